@@ -1,0 +1,1 @@
+//! Pods, containers and their state as the user knows them.

@@ -1,0 +1,3 @@
+//! The daemon: configuration and the Docker Engine API over the engine.
+
+fn main() {}

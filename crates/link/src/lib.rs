@@ -1,0 +1,1 @@
+//! One byte stream between host and guest, multiplexed, versioned and resumable.

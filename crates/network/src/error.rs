@@ -1,0 +1,112 @@
+//! Why an operation of the network failed.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+
+use crate::instance::InstanceError;
+
+/// An operation of the network failed; the text says what was attempted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The instance id is malformed.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The configuration cannot work.
+    #[error("invalid network configuration: {0}")]
+    Configuration(String),
+    /// No candidate subnet is free of the host's own addresses and routes.
+    #[error("every candidate subnet overlaps an address or route of this host")]
+    NoFreeSubnet,
+    /// The subnet has no address left.
+    #[error("no free address in {0}")]
+    Exhausted(Ipv4Net),
+    /// Another endpoint holds this address.
+    #[error("address {0} is in use by another pod")]
+    AddressInUse(Ipv4Addr),
+    /// An endpoint handed in does not belong to this network.
+    #[error("endpoint {tap} with address {address} does not belong to network {subnet}")]
+    ForeignEndpoint {
+        /// The endpoint's tap.
+        tap: String,
+        /// The endpoint's address.
+        address: Ipv4Net,
+        /// This network's subnet.
+        subnet: Ipv4Net,
+    },
+    /// The bridge exists with a link of another kind, or another address.
+    #[error("link {link} exists already and is not ours: {reason}")]
+    LinkTaken {
+        /// Name of the link.
+        link: String,
+        /// What is different.
+        reason: String,
+    },
+    /// A netlink request failed.
+    #[error("cannot {attempt}")]
+    Netlink {
+        /// What was attempted.
+        attempt: String,
+        /// The kernel's answer.
+        #[source]
+        source: Box<rtnetlink::Error>,
+    },
+    /// Opening the netlink socket failed.
+    #[error("cannot open a netlink socket")]
+    NetlinkSocket(#[source] std::io::Error),
+    /// A tap could not be made.
+    #[error("cannot create tap {tap}")]
+    Tap {
+        /// Name of the tap.
+        tap: String,
+        /// The cause.
+        #[source]
+        source: hyper_sys::tap::TapError,
+    },
+    /// The program `nft` is not installed.
+    #[error("cannot run nft: it is not installed")]
+    NftMissing(#[source] std::io::Error),
+    /// Starting or talking to `nft` failed.
+    #[error("cannot run nft")]
+    NftRun(#[source] std::io::Error),
+    /// `nft` did not end in time.
+    #[error("nft did not answer within {0} s")]
+    NftTimeout(u64),
+    /// `nft` refused the rules.
+    #[error("cannot {attempt}: nft says {stderr:?}")]
+    Nft {
+        /// What was attempted.
+        attempt: String,
+        /// First bytes of what nft printed.
+        stderr: String,
+    },
+    /// A kernel setting could not be read or written.
+    #[error("cannot {attempt}")]
+    Sysctl {
+        /// What was attempted.
+        attempt: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The host's resolver configuration could not be read.
+    #[error("cannot read {path}")]
+    ResolvConf {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The name forwarder could not listen on the gateway address.
+    #[error("cannot serve names on {address}")]
+    Forwarder {
+        /// The address, `ip:port`.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,251 @@
+//! What an engine tells a shim beyond containerd's own API, and the shim's small service of its own.
+//!
+//! [`PodConfig`] travels as the options of `CreateSandbox`, [`ContainerConfig`] as those of `Create`, [`ExecConfig`]
+//! beside the process of `Exec`: each a protobuf `Any` with the type URL named here and JSON as its value.
+//! [`PodRequest`] and [`PodReply`] are spoken on the pod's own socket, one JSON line each way.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{Exit, Stats};
+
+/// Type URL of [`PodConfig`].
+pub const POD_CONFIG_URL: &str = "io.hyper.v1.PodConfig";
+
+/// Type URL of [`ContainerConfig`].
+pub const CONTAINER_CONFIG_URL: &str = "io.hyper.v1.ContainerConfig";
+
+/// Type URL of [`ExecConfig`], as the `spec` of `Exec`.
+pub const EXEC_CONFIG_URL: &str = "io.hyper.v1.ExecConfig";
+
+/// Names in a pod's directory ([`PodConfig::dir`]).
+pub mod files {
+    /// Process number of the shim.
+    pub const SHIM_PID: &str = "shim.pid";
+    /// The shim's ttrpc address, as `start` printed it.
+    pub const ADDRESS: &str = "address";
+    /// Socket of the shim's own service.
+    pub const POD_SOCKET: &str = "pod.sock";
+    /// The guest's console, at most the last [`super::CONSOLE_KEPT`] bytes.
+    pub const CONSOLE: &str = "console.log";
+    /// Directory with one `<container>.json` ([`super::ExitRecord`]) for each container that has ended.
+    pub const EXITS: &str = "exits";
+    /// The shim's own log.
+    pub const SHIM_LOG: &str = "shim.log";
+}
+
+/// Bytes of a guest's console that are kept.
+pub const CONSOLE_KEPT: u64 = 1 << 20;
+
+/// A pod to make a VM for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodConfig {
+    /// The pod's directory; exists, mode 0700, holds only this pod's files.
+    pub dir: PathBuf,
+    /// Guest kernel, a PVH `vmlinux`.
+    pub kernel: PathBuf,
+    /// Initial filesystem with the agent.
+    pub initramfs: PathBuf,
+    /// Words added to the kernel's command line.
+    #[serde(default)]
+    pub kernel_args: Vec<String>,
+    /// Hypervisor driver by name (`qemu`); `None` for the shim's choice.
+    #[serde(default)]
+    pub hypervisor: Option<String>,
+    /// Virtual CPUs, at least 1.
+    pub vcpus: u32,
+    /// Memory of the VM, in MiB.
+    pub memory_mib: u32,
+    /// Host name.
+    pub hostname: String,
+    /// NIS domain name; empty for none.
+    #[serde(default)]
+    pub domainname: String,
+    /// Kernel parameters of the pod's network and IPC namespaces.
+    #[serde(default)]
+    pub sysctl: BTreeMap<String, String>,
+    /// Interfaces, in slot order.
+    #[serde(default)]
+    pub interfaces: Vec<TapInterface>,
+    /// Stop the VM when the last container has ended.
+    pub autostop: bool,
+    /// How long the guest may take until its agent answers, in milliseconds.
+    pub boot_timeout_ms: u64,
+}
+
+/// A NIC backed by a tap of the host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapInterface {
+    /// Name of a persistent tap in the shim's network namespace.
+    pub tap: String,
+    /// Name in the guest.
+    pub name: String,
+    /// MAC address in the guest.
+    pub mac: String,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Default gateways.
+    pub gateways: Vec<IpAddr>,
+    /// Largest packet, in bytes.
+    pub mtu: u32,
+}
+
+/// A container beyond its runtime specification.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerConfig {
+    /// As [`crate::agent::Container::user`].
+    #[serde(default)]
+    pub user: Option<String>,
+    /// As [`crate::agent::Container::groups`].
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// As [`crate::agent::Container::files`].
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// Standard input can be attached to.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Close standard input when the first client attached to it goes.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Where output is logged; `None` for nowhere.
+    #[serde(default)]
+    pub log: Option<Log>,
+    /// As [`crate::agent::Container::pid_of`].
+    #[serde(default)]
+    pub pid_of: Option<String>,
+}
+
+/// A log in docker's json-file format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes after which a new file is begun; `None` for never.
+    #[serde(default)]
+    pub max_size: Option<u64>,
+    /// Files kept, at least 1: `path`, `path.1`, …
+    pub max_files: u32,
+}
+
+/// A process to add.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecConfig {
+    /// The `process` object of the runtime specification.
+    pub process: serde_json::Value,
+    /// As [`crate::agent::Container::user`].
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Standard input will be attached to.
+    #[serde(default)]
+    pub stdin: bool,
+}
+
+/// First line on the pod's socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PodRequest {
+    /// Attach to a process, started or not. After [`PodReply::Attached`] the connection carries the process's
+    /// output (docker's 8-byte headers before each piece, or raw with a terminal) and, the other way, its
+    /// input; the shim closes its side when the output has ended.
+    Attach {
+        /// The container.
+        container: String,
+        /// The added process; `None` for the first.
+        #[serde(default)]
+        exec: Option<String>,
+        /// Send input.
+        stdin: bool,
+        /// Receive standard output (with a terminal: everything).
+        stdout: bool,
+        /// Receive standard error.
+        stderr: bool,
+    },
+    /// Answers [`PodReply::Timeline`].
+    Timeline,
+    /// Answers [`PodReply::Stats`] for a container.
+    Stats {
+        /// The container.
+        container: String,
+    },
+    /// Answers [`PodReply::Processes`] for a container.
+    Processes {
+        /// The container.
+        container: String,
+    },
+    /// Answers [`PodReply::Pod`].
+    Inspect,
+}
+
+/// The line that answers a [`PodRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PodReply {
+    /// The stream begins.
+    Attached {
+        /// The process has a terminal: the stream is raw.
+        tty: bool,
+    },
+    /// When the pod's steps began and ended.
+    Timeline(Vec<Phase>),
+    /// What a container uses.
+    Stats(Box<Stats>),
+    /// The processes of a container.
+    Processes(Vec<crate::agent::Process>),
+    /// The pod's VM.
+    Pod(PodState),
+    /// It could not be done.
+    Failed {
+        /// Why.
+        message: String,
+        /// The container or process does not exist.
+        not_found: bool,
+    },
+}
+
+/// A step on the way from a request to a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// What was done (`qemu exec`, `kernel boot`, `agent hello`, `plug disks`, …).
+    pub name: String,
+    /// When it began, in microseconds since 1970-01-01 UTC.
+    pub start_us: i64,
+    /// When it ended.
+    pub end_us: i64,
+    /// `host` or `guest`: on whose clock it was measured.
+    pub clock: String,
+}
+
+/// The VM of a pod.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodState {
+    /// Driver that runs it.
+    pub hypervisor: String,
+    /// How instructions are executed: `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Process number of the VMM; `None` once the VM is gone.
+    pub vmm_pid: Option<u32>,
+    /// Release of the guest kernel.
+    pub kernel: Option<String>,
+}
+
+/// What stays on disk of a container that has ended ([`files::EXITS`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitRecord {
+    /// How it ended.
+    pub exit: Exit,
+    /// Why, where the container did not end by itself (`the VM was lost: …`).
+    #[serde(default)]
+    pub error: Option<String>,
+}

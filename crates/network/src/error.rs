@@ -110,3 +110,10 @@ pub enum NetworkError {
         source: std::io::Error,
     },
 }
+
+impl NetworkError {
+    /// The next step for the user, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        None
+    }
+}

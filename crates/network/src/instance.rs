@@ -103,7 +103,7 @@ mod tests {
     fn bridge_and_foreign_links_are_no_taps_of_ours() {
         let instance = Instance::new("3fa9c2", false).unwrap();
         assert!(instance.owns_tap("hy3fa9c22"));
-        for link in ["hy3fa9c2", "hy3fa9c3" , "hy3fa9c2.1", "hyper0", "eth0", ""] {
+        for link in ["hy3fa9c2", "hy3fa9c3", "hy3fa9c2.1", "hyper0", "eth0", ""] {
             assert!(!instance.owns_tap(link), "{link:?}");
         }
     }

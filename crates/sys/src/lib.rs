@@ -1,1 +1,3 @@
 //! Safe wrappers over system calls, one module per kernel facility.
+
+pub mod tap;

@@ -104,7 +104,7 @@ pub fn remove(name: &str) -> Result<(), TapError> {
 /// unknown name would make a new, unbridged tap.
 fn open_existing(name: &str, flags: libc::c_int) -> Result<OwnedFd, TapError> {
     check_name(name)?;
-    if !std::path::Path::new("/sys/class/net").join(name).exists() && !exists(name) {
+    if !exists(name) {
         return Err(TapError::Missing(name.to_owned()));
     }
     attach(name, flags).map(OwnedFd::from)
@@ -160,7 +160,13 @@ fn attach(name: &str, extra: libc::c_int) -> Result<File, TapError> {
 }
 
 /// One ioctl on a tap whose argument is a plain number.
-fn control(tap: &File, name: &str, attempt: &'static str, request: libc::Ioctl, value: u64) -> Result<(), TapError> {
+fn control(
+    tap: &File,
+    name: &str,
+    attempt: &'static str,
+    request: libc::Ioctl,
+    value: u64,
+) -> Result<(), TapError> {
     // SAFETY: TUNSETOWNER and TUNSETPERSIST take their argument by value and
     // touch no memory of ours.
     match unsafe { libc::ioctl(tap.as_raw_fd(), request, value as libc::c_ulong) } {

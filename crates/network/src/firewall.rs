@@ -1,0 +1,1 @@
+//! Other firewalls on the host that would stop forwarded packets.

@@ -1,0 +1,1 @@
+//! A name forwarder on the gateway address.

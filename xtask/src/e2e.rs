@@ -1,0 +1,20 @@
+//! `cargo xtask e2e`: the tests that boot real guests, run against the release binaries.
+
+use anyhow::Result;
+
+use crate::{build, clock, project};
+
+/// The package that holds the end-to-end tests.
+pub const PACKAGE: &str = "hyper-e2e";
+
+/// Builds what is tested, then runs the tests; `arguments` go to the test program.
+///
+/// The tests find the binaries by `HYPER_BIN`, the directory of the release binaries.
+pub fn run(arguments: &[String]) -> Result<()> {
+    build::run()?;
+    clock::step("end-to-end tests", || {
+        let mut cargo = project::cargo();
+        cargo.args(["test", "--package", PACKAGE, "--"]).args(arguments);
+        project::run(cargo.env("HYPER_BIN", project::release()))
+    })
+}

@@ -1,0 +1,103 @@
+//! What a kernel is made of, and the key that stands for it.
+
+use std::fmt::Write;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use super::source::Source;
+use crate::project;
+
+/// The version of this recipe: to be raised when the way of building changes what comes out.
+const VERSION: u32 = 1;
+
+/// One file of `guest/kernel/`.
+pub struct Fragment {
+    /// The file's name.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Every input of a build.
+pub struct Recipe {
+    /// The configuration, in the order of the files' names.
+    pub fragments: Vec<Fragment>,
+    /// The compiler's name and version, as it gives them.
+    compiler: String,
+    /// The source package's version.
+    source: String,
+}
+
+impl Recipe {
+    /// Reads the fragments and asks the compiler for its version.
+    ///
+    /// # Errors
+    /// When there is no fragment, one is not readable text, or there is no compiler.
+    pub fn gather(source: &Source) -> Result<Self> {
+        let compiler = project::output(Command::new("gcc").arg("--version"))?;
+        let compiler = compiler.lines().next().unwrap_or_default().to_owned();
+        Ok(Self { fragments: read_fragments()?, compiler, source: source.version().to_owned() })
+    }
+
+    /// The key: the same inputs give the same one, in 64 hexadecimal digits.
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut feed = |field: &str| {
+            hash.update((field.len() as u64).to_le_bytes());
+            hash.update(field);
+        };
+        feed(&VERSION.to_string());
+        feed(&self.source);
+        feed(&self.compiler);
+        for fragment in &self.fragments {
+            feed(&fragment.name);
+            feed(&fragment.text);
+        }
+        hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string takes every character");
+            text
+        })
+    }
+}
+
+/// The fragments, sorted by name.
+fn read_fragments() -> Result<Vec<Fragment>> {
+    let directory = project::root().join("guest/kernel");
+    let listing = || format!("listing {}", directory.display());
+    let mut fragments = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(listing)? {
+        let path = entry.with_context(listing)?.path();
+        if path.extension().is_some_and(|extension| extension == "config") {
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            fragments.push(Fragment { name, text });
+        }
+    }
+    ensure!(!fragments.is_empty(), "no *.config in {}", directory.display());
+    fragments.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(fragments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(name: &str, text: &str, compiler: &str) -> Recipe {
+        let fragments = vec![Fragment { name: name.into(), text: text.into() }];
+        Recipe { fragments, compiler: compiler.into(), source: "6.12".into() }
+    }
+
+    #[test]
+    fn every_input_changes_the_key() {
+        let key = recipe("a", "b", "c").key();
+        assert_eq!(key.len(), 64);
+        assert_eq!(key, recipe("a", "b", "c").key());
+        assert_ne!(key, recipe("x", "b", "c").key());
+        assert_ne!(key, recipe("a", "x", "c").key());
+        assert_ne!(key, recipe("a", "b", "x").key());
+        assert_ne!(recipe("ab", "", "").key(), recipe("a", "b", "").key());
+    }
+}

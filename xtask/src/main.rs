@@ -1,0 +1,68 @@
+//! Builds, checks, tests and measures the project: `cargo xtask <command>`.
+//!
+//! One file per command; [`project`] knows where things lie and runs programs, [`clock`] prints where the
+//! time went. The guest's two artefacts are made here from scratch: the kernel ([`kernel`]) from Debian's
+//! source package and the fragments in `guest/kernel/`, the initramfs ([`initramfs`]) from the agent.
+
+mod build;
+mod check;
+mod clock;
+mod cpio;
+mod e2e;
+mod guest;
+mod initramfs;
+mod kernel;
+mod project;
+mod test;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, checks, tests and measures the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+enum Command {
+    /// Build the guest kernel, or take it from the cache; prints the path of its vmlinux
+    Kernel(kernel::Options),
+    /// Build the agent and pack it into the guest's initramfs
+    Initramfs {
+        /// Where to write the archive [default: guest/initramfs.cpio beside the release binaries]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+    /// Build kernel and initramfs into `guest/` beside the release binaries
+    Guest,
+    /// Build the release binaries and the guest
+    Build,
+    /// Format, lints, unit tests, documentation
+    Check,
+    /// Every test: units first, then end to end
+    Test,
+    /// End-to-end tests with real guests; arguments after `--` go to the test program
+    E2e {
+        /// Arguments for the test program, a name filter for example
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Kernel(options) => kernel::run(&options),
+        Command::Initramfs { output } => initramfs::run(output),
+        Command::Guest => guest::run(),
+        Command::Build => build::run(),
+        Command::Check => check::run(),
+        Command::Test => test::run(),
+        Command::E2e { arguments } => e2e::run(&arguments),
+    }
+}

@@ -1,1 +1,29 @@
 //! References, registries, the content store and layers as EROFS disks.
+
+mod auth;
+mod config;
+mod digest;
+mod error;
+mod layer;
+mod platform;
+mod progress;
+mod reference;
+mod registry;
+mod store;
+mod tar;
+
+pub use auth::Auth;
+pub use config::{ConfigError, ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
+pub use digest::{Digest, ImageId, ParseDigestError};
+pub use error::ErrorKind;
+pub use layer::LayerError;
+pub use platform::{ParsePlatformError, Platform};
+pub use progress::{LayerStep, Progress};
+pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference};
+pub use registry::{RegistryConfig, RegistryError, TlsError};
+pub use store::{
+    HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LookupError,
+    OpenError, PullError, PullOutcome, RemoveError, Removed, RootAttributes, SaveError, Store, StoreError,
+    TagError,
+};
+pub use tar::TarError;

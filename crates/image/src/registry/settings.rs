@@ -1,0 +1,40 @@
+//! Which registries are reached how, and how long things may take.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of everything that talks to registries.
+#[derive(Debug, Clone)]
+pub struct RegistryConfig {
+    /// Mirrors tried before a registry itself, in order: registry (`docker.io`) to base URLs
+    /// (`https://mirror.example`).
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Registries that may be spoken to in plain HTTP or with a certificate nobody vouches for:
+    /// `host`, `host:port` or a CIDR of addresses. Loopback is always among them.
+    pub insecure: Vec<String>,
+    /// Docker's client configuration, read for credentials when a pull brings none.
+    pub docker_config: Option<PathBuf>,
+    /// Directory with `HOST[:PORT]/*.crt` of additional roots, as docker has it.
+    pub certs_dir: PathBuf,
+    /// Layers fetched at the same time, over all pulls. Docker's default is 3.
+    pub parallel_layers: usize,
+    /// A connection that gives no byte for so long is broken off.
+    pub stall_timeout: Duration,
+    /// Attempts in a row that bring no new byte before a download fails. Docker's default is 5.
+    pub attempts: u32,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            mirrors: BTreeMap::new(),
+            insecure: Vec::new(),
+            docker_config: None,
+            certs_dir: PathBuf::from("/etc/docker/certs.d"),
+            parallel_layers: 3,
+            stall_timeout: Duration::from_secs(30),
+            attempts: 5,
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod project;
+mod run;
 mod test;
 
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ enum Command {
     Guest,
     /// Build the release binaries and the guest
     Build,
+    /// Build, import an image made of Debian packages and run a program in it
+    Run,
     /// Format, lints, unit tests, documentation
     Check,
     /// Every test: units first, then end to end
@@ -61,6 +64,7 @@ fn main() -> Result<()> {
         Command::Initramfs { output } => initramfs::run(output),
         Command::Guest => guest::run(),
         Command::Build => build::run(),
+        Command::Run => run::run(),
         Command::Check => check::run(),
         Command::Test => test::run(),
         Command::E2e { arguments } => e2e::run(&arguments),

@@ -1,0 +1,58 @@
+# The ways in: make build | run | test | bench | check.
+#
+# Each makes sure that the system packages are there, then hands over to `cargo xtask`, which does the work.
+
+# To compile the project and the guest kernel. The kernel's source is not here: xtask takes it from
+# linux-source-6.12 when that is installed and fetches it through apt otherwise. The keyring lets it check
+# Debian's archive on systems that are not Debian.
+BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev xz-utils debian-archive-keyring
+
+# To run virtual machines and their networks.
+RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2
+
+# To make real images from Debian packages, serve them from a registry, and compare with others.
+TEST_PACKAGES := busybox-static mmdebstrap skopeo umoci docker-registry cpio
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: build run test bench check
+build: packages-build cargo
+	cargo xtask build
+
+run: packages-run cargo
+	cargo xtask run
+
+test: packages-test cargo
+	cargo xtask test
+
+bench: packages-test cargo
+	cargo xtask bench
+
+check: packages-check cargo
+	cargo xtask check
+
+.PHONY: packages-build packages-run packages-test packages-check
+packages-check packages-build: PACKAGES = $(BUILD_PACKAGES)
+packages-run packages-test: PACKAGES = $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
+
+# Installs what is missing, and only then asks for root; the package lists are refreshed when they do not
+# know a package or name a file that the mirror no longer has.
+packages-check packages-build packages-run packages-test: packages-%:
+	@missing=''; \
+	for package in $(PACKAGES); do \
+		dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed \
+			|| missing="$$missing $$package"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	echo "installing:$$missing"; \
+	if [ "$$(id -u)" = 0 ]; then root=''; \
+	elif command -v sudo >/dev/null; then root='sudo'; \
+	else echo "error: these packages are missing, and this is neither root nor is there sudo:$$missing" >&2; exit 1; fi; \
+	install="$$root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends"; \
+	$$install $$missing || { $$root apt-get update --quiet && $$install $$missing; }
+
+.PHONY: cargo
+cargo:
+	@command -v cargo >/dev/null || { \
+		echo 'error: cargo was not found' >&2; \
+		echo 'hint: install Rust 1.95 or later, see https://rustup.rs' >&2; exit 1; }

@@ -1,9 +1,11 @@
 //! The greeting that opens a session on a link.
 //!
 //! A link is a byte stream that outlives the programs at its ends: a port of a virtio console keeps bytes
-//! of an older session in its queues. So the host sends a [`Hello`] with a fresh nonce and skips everything
-//! until it reads an answer with that nonce, and the guest, whenever it waits for a session, skips
-//! everything until it reads a hello.
+//! of an older session in its queues, and an end may learn late that the other began anew. So a session opens
+//! in four steps, each a [`Hello`] with the same nonce, and everything that is not one is skipped:
+//! the host sends [`Role::Host`] with a fresh nonce and repeats it until it is answered; the guest answers
+//! each with [`Role::Guest`]; the host sends [`Role::Confirm`] once; the guest sends [`Role::Ready`] once. The
+//! bytes behind the last two belong to the session.
 
 use thiserror::Error;
 
@@ -17,13 +19,30 @@ pub const VERSION: u32 = 1;
 /// Length of an encoded hello: magic, version, role, three zero bytes, nonce, checksum.
 pub const LENGTH: usize = 8 + 4 + 4 + 16 + 4;
 
-/// Which end speaks.
+/// Who speaks, and for which step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The shim.
+    /// The shim, asking for a session.
     Host,
-    /// The agent.
+    /// The agent, waiting for one.
     Guest,
+    /// The shim, having read the agent's answer.
+    Confirm,
+    /// The agent, having read the shim's confirmation.
+    Ready,
+}
+
+impl Role {
+    const ALL: [Role; 4] = [Role::Host, Role::Guest, Role::Confirm, Role::Ready];
+
+    fn byte(self) -> u8 {
+        match self {
+            Role::Host => b'h',
+            Role::Guest => b'g',
+            Role::Confirm => b'c',
+            Role::Ready => b'r',
+        }
+    }
 }
 
 /// The greeting.
@@ -31,7 +50,7 @@ pub enum Role {
 pub struct Hello {
     /// Protocol version of the sender.
     pub version: u32,
-    /// The sender's end.
+    /// The sender and the step.
     pub role: Role,
     /// Chosen by the host at random, repeated by the guest.
     pub nonce: [u8; 16],
@@ -57,10 +76,7 @@ impl Hello {
         let mut bytes = [0; LENGTH];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&self.version.to_be_bytes());
-        bytes[12] = match self.role {
-            Role::Host => b'h',
-            Role::Guest => b'g',
-        };
+        bytes[12] = self.role.byte();
         bytes[16..32].copy_from_slice(&self.nonce);
         let sum = checksum(&bytes[..32]);
         bytes[32..].copy_from_slice(&sum);
@@ -72,11 +88,10 @@ impl Hello {
         if bytes[32..] != checksum(&bytes[..32]) {
             return Err(HelloError::Checksum);
         }
-        let role = match bytes[12] {
-            b'h' => Role::Host,
-            b'g' => Role::Guest,
-            role => return Err(HelloError::Role { role }),
-        };
+        let role = Role::ALL
+            .into_iter()
+            .find(|role| role.byte() == bytes[12])
+            .ok_or(HelloError::Role { role: bytes[12] })?;
         let mut version = [0; 4];
         version.copy_from_slice(&bytes[8..12]);
         let mut nonce = [0; 16];
@@ -104,6 +119,12 @@ impl Scanner {
     /// A scanner that has seen nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Bytes that are missing at least until a hello is complete: reading no more than this at once never
+    /// takes bytes that follow a hello. Always at least 1.
+    pub fn missing(&self) -> usize {
+        LENGTH - self.window.len()
     }
 
     /// Takes one byte; returns the hello that it completes, if it does.

@@ -1,3 +1,11 @@
 //! Safe wrappers over system calls, one module per kernel facility.
 
+pub mod bpf;
+pub mod child;
+pub mod entropy;
+pub mod kvm;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod seccomp;
 pub mod tap;

@@ -1,0 +1,1 @@
+//! Settings of processes that are started by the standard library.

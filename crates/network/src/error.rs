@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use hyper_sys::tap::TapError;
 use ipnet::Ipv4Net;
 
 use crate::instance::InstanceError;
@@ -26,6 +27,9 @@ pub enum NetworkError {
     /// Another endpoint holds this address.
     #[error("address {0} is in use by another pod")]
     AddressInUse(Ipv4Addr),
+    /// The network cannot be taken down under its pods.
+    #[error("{0} pods are still attached to the network")]
+    InUse(usize),
     /// An endpoint handed in does not belong to this network.
     #[error("endpoint {tap} with address {address} does not belong to network {subnet}")]
     ForeignEndpoint {
@@ -49,6 +53,8 @@ pub enum NetworkError {
     Netlink {
         /// What was attempted.
         attempt: String,
+        /// The kernel's error number, where it gave one.
+        errno: Option<i32>,
         /// The kernel's answer.
         #[source]
         source: Box<rtnetlink::Error>,
@@ -63,7 +69,7 @@ pub enum NetworkError {
         tap: String,
         /// The cause.
         #[source]
-        source: hyper_sys::tap::TapError,
+        source: TapError,
     },
     /// The program `nft` is not installed.
     #[error("cannot run nft: it is not installed")]
@@ -111,9 +117,63 @@ pub enum NetworkError {
     },
 }
 
+/// `EPERM` and `EACCES` of `asm-generic/errno-base.h`.
+const DENIED: [i32; 2] = [1, 13];
+/// `EOPNOTSUPP` of `asm-generic/errno.h`: the kernel lacks this kind of link.
+const UNSUPPORTED: i32 = 95;
+
 impl NetworkError {
     /// The next step for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
-        None
+        if self.is_denied() {
+            return Some(
+                "the daemon needs CAP_NET_ADMIN for container networks: run it as root, or run with --network none"
+                    .to_owned(),
+            );
+        }
+        match self {
+            Self::NoFreeSubnet => {
+                Some("choose a subnet of your own in the daemon's configuration".to_owned())
+            }
+            Self::Exhausted(_) => {
+                Some("remove pods that are no longer needed, or choose a larger subnet".to_owned())
+            }
+            Self::LinkTaken { link, .. } => {
+                Some(format!("if nothing else uses it, remove it with: ip link delete {link}"))
+            }
+            Self::NftMissing(_) => Some("install it, on Debian with: apt-get install nftables".to_owned()),
+            Self::Nft { .. } => Some(
+                "the kernel needs nftables with the families ip and bridge, NAT and connection tracking: \
+                 modprobe nf_tables nft_chain_nat nft_masq nft_ct"
+                    .to_owned(),
+            ),
+            Self::Tap { source: TapError::NoDevice(_), .. } => {
+                Some("load the module with: modprobe tun".to_owned())
+            }
+            Self::Netlink { errno: Some(UNSUPPORTED), .. } => {
+                Some("the kernel lacks bridges: modprobe bridge".to_owned())
+            }
+            Self::Sysctl { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                Some("/proc/sys is read-only here: set net.ipv4.ip_forward=1 outside".to_owned())
+            }
+            Self::Forwarder { address, .. } => Some(format!(
+                "another name server listens on {address}; stop it there, or name servers for containers with --dns"
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether a privilege is what was missing.
+    fn is_denied(&self) -> bool {
+        use std::io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Netlink { errno: Some(errno), .. } => DENIED.contains(errno),
+            Self::Nft { stderr, .. } => stderr.contains("Operation not permitted"),
+            Self::Tap { source: TapError::Open(source) | TapError::Permission { source, .. }, .. } => {
+                source.kind() == PermissionDenied
+            }
+            Self::Sysctl { source, .. } | Self::Forwarder { source, .. } => source.kind() == PermissionDenied,
+            _ => false,
+        }
     }
 }

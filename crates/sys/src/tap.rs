@@ -56,15 +56,15 @@ pub enum TapError {
 }
 
 /// Makes sure that a persistent tap called `name` exists; it outlives this
-/// process until [`remove`] or `ip link delete`. A tap that exists already is
-/// left as it is, apart from its owner. `owner` is the uid that may open it
-/// without `CAP_NET_ADMIN`; `None` leaves that to root.
+/// process until [`remove`] or `ip link delete`. Without `CAP_NET_ADMIN` only
+/// the uid `owner` may open it. (A tap whose owner is never set may be opened
+/// by whoever can open `/dev/net/tun`, which is everybody on most hosts.)
 ///
 /// # Errors
 /// See [`TapError`]; [`TapError::Busy`] when the tap exists and is open.
-pub fn create(name: &str, owner: Option<u32>) -> Result<(), TapError> {
+pub fn create(name: &str, owner: u32) -> Result<(), TapError> {
     let tap = attach(name, 0)?;
-    control(&tap, name, "set the owner", libc::TUNSETOWNER, owner.map_or(u64::MAX, u64::from))?;
+    control(&tap, name, "set the owner", libc::TUNSETOWNER, u64::from(owner))?;
     control(&tap, name, "set the persistence", libc::TUNSETPERSIST, 1)
 }
 
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn names_the_kernel_would_refuse_are_refused_before() {
         for name in ["", ".", "..", "a/b", "a b", "a:b", "tap%d", "0123456789abcdef", "ä"] {
-            assert!(matches!(create(name, None), Err(TapError::Name(_))), "{name:?}");
+            assert!(matches!(create(name, 0), Err(TapError::Name(_))), "{name:?}");
         }
     }
 

@@ -5,7 +5,6 @@
 //! chains in the same transaction and leaves the set of allowed senders alone,
 //! so live pods lose no packet.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -141,7 +140,7 @@ pub(crate) async fn nft(attempt: &str, arguments: &[&str], input: &str) -> Resul
 
 /// Full path of `nft`, or its bare name when it is nowhere.
 fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SBIN.iter().map(PathBuf::from))
         .map(|directory| directory.join("nft"))

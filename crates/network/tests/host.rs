@@ -232,11 +232,11 @@ fn a_subnet_found_once_is_found_again_on_the_bridge() {
 #[test]
 fn a_name_taken_by_another_link_is_refused_with_its_name() {
     isolated("a_name_taken_by_another_link_is_refused_with_its_name", async || {
-        run("ip link add hy3fa9c2 type dummy");
+        run("ip link add hy3fa9c2 type veth peer name other0");
         let error = network().await.attach("web").await.unwrap_err();
         assert_eq!(error.to_string(), "link hy3fa9c2 exists already and is not ours: it is no bridge");
         assert!(error.hint().unwrap().contains("ip link delete hy3fa9c2"));
-        assert_eq!(link_names(), ["hy3fa9c2"]);
+        assert_eq!(link_names(), ["hy3fa9c2", "other0"]);
     });
 }
 

@@ -1,5 +1,6 @@
 //! A fresh network namespace per test, a second one as the outside world, and
 //! a guest that writes its own Ethernet frames.
+#![allow(clippy::unwrap_used, reason = "test code outside #[test] functions")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -194,17 +195,24 @@ impl Guest {
         self.receive_within(PATIENCE, wanted).unwrap_or_else(|| panic!("no {what} arrived"))
     }
 
-    /// Asks who has `address`, and returns the answer's Ethernet address.
+    /// Asks who has `address`, and returns the answer's Ethernet address. Asks
+    /// again as any host does: a tap's carrier appears a moment after opening.
     pub fn resolve(&self, address: Ipv4Addr) -> [u8; 6] {
         let (mac, own) = (self.endpoint.mac.octets(), self.endpoint.address.addr());
-        self.send(&arp(1, mac, mac, own, [0xff; 6], address));
-        let answer = self.receive("ARP answer", |frame| {
+        let answers = |frame: &[u8]| {
             frame.len() >= 42
                 && frame[12..14] == [8, 6]
                 && frame[21] == 2
                 && frame[28..32] == address.octets()
-        });
-        answer[22..28].try_into().unwrap()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            self.send(&arp(1, mac, mac, own, [0xff; 6], address));
+            if let Some(answer) = self.receive_within(Duration::from_millis(100), answers) {
+                return answer[22..28].try_into().unwrap();
+            }
+        }
+        panic!("nobody answers for {address}");
     }
 
     /// One UDP datagram by the gateway.

@@ -8,4 +8,6 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod seccomp;
+pub mod spawn;
 pub mod tap;
+pub mod tsc;

@@ -1,0 +1,50 @@
+//! What a driver can do beyond the core.
+
+/// Something that not every hypervisor can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ability {
+    /// Name as shown to the user.
+    pub name: &'static str,
+    /// Whether the driver has it.
+    pub available: bool,
+    /// What limits it, or why it is missing; empty when there is nothing to say.
+    pub note: &'static str,
+}
+
+/// The table of abilities that a driver declares. Each field is a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Disks can be added to a running VM; the number is the most at a time.
+    pub disk_plug: Option<u16>,
+    /// Taps can be connected to the NIC slots of a running VM; the number is the most slots.
+    pub nic_plug: Option<u32>,
+    /// A running VM can be stopped in its tracks and continued.
+    pub pause: bool,
+    /// A VM can be saved and cloned from the save.
+    pub snapshot: bool,
+    /// Memory can be added to and taken from a running VM.
+    pub memory_resize: bool,
+    /// Virtual processors can be added to and taken from a running VM.
+    pub vcpu_resize: bool,
+    /// Directories of the host can be shared with the guest.
+    pub share: bool,
+    /// Memory that the guest does not use goes back to the host.
+    pub balloon: bool,
+}
+
+impl Abilities {
+    /// The table, row by row, in the order in which it is shown.
+    pub fn rows(&self) -> [Ability; 8] {
+        let row = |name, available| Ability { name, available, note: "" };
+        [
+            row("disk plug", self.disk_plug.is_some()),
+            row("nic plug", self.nic_plug.is_some()),
+            row("pause", self.pause),
+            row("snapshot", self.snapshot),
+            row("memory resize", self.memory_resize),
+            row("vcpu resize", self.vcpu_resize),
+            row("share", self.share),
+            row("balloon", self.balloon),
+        ]
+    }
+}

@@ -1,0 +1,84 @@
+//! What a VM is made of.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// How guest instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Accelerator {
+    /// By the processor, through `/dev/kvm`.
+    Kvm,
+    /// By QEMU's translator, in software.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Name as shown to the user and as QEMU has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A VM to launch. Disks and taps come later, by [`crate::Vm::plug_disks`] and [`crate::Vm::plug_nic`].
+#[derive(Debug, Clone)]
+pub struct VmConfig {
+    /// Name for process lists and messages: 1 to 128 bytes of `[a-zA-Z0-9_.-]`.
+    pub name: String,
+    /// Directory for this VM's files, private to it: its console and the VMM's process number.
+    pub dir: PathBuf,
+    /// Guest kernel, a PVH `vmlinux`.
+    pub kernel: PathBuf,
+    /// Initial filesystem.
+    pub initramfs: PathBuf,
+    /// Words added to the kernel's command line, each without white space.
+    pub kernel_args: Vec<String>,
+    /// Virtual processors, at least 1.
+    pub vcpus: u32,
+    /// Memory in MiB, at least [`VmConfig::MEMORY_MIN_MIB`].
+    pub memory_mib: u32,
+    /// NIC slots, each to be connected by [`crate::Vm::plug_nic`].
+    pub nic_slots: u32,
+    /// Bytes of the guest's console that are kept in `console.log`.
+    pub console_kept: u64,
+}
+
+impl VmConfig {
+    /// Least memory in MiB in which our kernel unpacks its initial filesystem and starts the agent.
+    pub const MEMORY_MIN_MIB: u32 = 48;
+    /// Name of the console's file in [`VmConfig::dir`].
+    pub const CONSOLE_FILE: &'static str = "console.log";
+    /// Name of the file in [`VmConfig::dir`] that holds the VMM's process number while it runs.
+    pub const PID_FILE: &'static str = "qemu.pid";
+}
+
+/// A disk to plug.
+#[derive(Debug)]
+pub struct DiskConfig {
+    /// The image, raw, open for reading or, unless `read_only`, for reading and writing. A directory, socket or
+    /// pipe is refused.
+    pub image: OwnedFd,
+    /// The guest may not write.
+    pub read_only: bool,
+}
+
+/// Where the guest finds a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DiskAddress {
+    /// On the SCSI controller.
+    Scsi {
+        /// Target.
+        target: u16,
+        /// Logical unit.
+        lun: u16,
+    },
+}

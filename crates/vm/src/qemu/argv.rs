@@ -1,0 +1,403 @@
+//! QEMU's command line: one struct for each switch, its fields named as QEMU names them.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use crate::config::{Accelerator, VmConfig};
+use crate::kvm::Probe;
+
+/// Identifier of the SCSI controller.
+pub const SCSI: &str = "scsi0";
+/// Name of the serial port that is the link; the agent looks for it in `/sys/class/virtio-ports`.
+pub const LINK_PORT: &str = "hyper.link";
+/// Descriptor sets below this number belong to the command line.
+pub const FIRST_DISK_SET: u64 = 16;
+
+/// Descriptor set of the console's pipe.
+const CONSOLE_SET: u64 = 1;
+
+/// The descriptors that QEMU inherits, by their numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptors {
+    /// Connected socket on which QMP is spoken.
+    pub qmp: RawFd,
+    /// Listening socket of the link.
+    pub link: RawFd,
+    /// Writing end of the console's pipe.
+    pub console: RawFd,
+}
+
+/// How guests run on a host with this probe.
+pub fn accelerator(probe: &Probe) -> Accelerator {
+    if probe.usable() { Accelerator::Kvm } else { Accelerator::Tcg }
+}
+
+/// The whole command line, without the program.
+pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) -> Vec<OsString> {
+    let accelerator = accelerator(probe);
+    let mut argv = Argv::default();
+    argv.push("-name", &Name { guest: &config.name });
+    argv.flag("-nodefaults");
+    argv.flag("-no-user-config");
+    argv.flag("-no-reboot");
+    argv.value("-display", "none");
+    argv.push("-sandbox", &Sandbox);
+    argv.push("-machine", &Machine { accel: accelerator });
+    argv.push("-cpu", &Cpu { accel: accelerator });
+    argv.push("-smp", &Smp { cpus: config.vcpus });
+    argv.push("-m", &Memory { size_mib: config.memory_mib });
+    argv.value("-kernel", config.kernel.clone());
+    argv.value("-initrd", config.initramfs.clone());
+    argv.value("-append", kernel_arguments(config, probe));
+    argv.push("-chardev", &SocketChardev { id: "qmp", fd: descriptors.qmp, server: false });
+    argv.push("-mon", &Monitor { chardev: "qmp" });
+    argv.push("-add-fd", &AddFd { fd: descriptors.console, set: CONSOLE_SET });
+    argv.push("-chardev", &FileChardev { id: "console", path: format!("/dev/fdset/{CONSOLE_SET}").into() });
+    argv.value("-serial", "chardev:console");
+    argv.push("-chardev", &SocketChardev { id: "link", fd: descriptors.link, server: true });
+    argv.push(
+        "-device",
+        &Device { driver: "virtio-serial-device", properties: vec![("max_ports", "2".into())] },
+    );
+    argv.push(
+        "-device",
+        &Device {
+            driver: "virtserialport",
+            properties: vec![("chardev", "link".into()), ("name", LINK_PORT.into()), ("nr", "1".into())],
+        },
+    );
+    argv.push("-device", &Device { driver: "virtio-scsi-device", properties: vec![("id", SCSI.into())] });
+    argv.push("-device", &Device { driver: "virtio-rng-device", properties: vec![] });
+    argv.push(
+        "-device",
+        &Device { driver: "virtio-balloon-device", properties: vec![("free-page-reporting", "on".into())] },
+    );
+    for slot in 0..config.nic_slots {
+        argv.push("-netdev", &Hubport { id: hub_port(slot), hubid: slot });
+        argv.push(
+            "-device",
+            &Device {
+                driver: "virtio-net-device",
+                properties: vec![("id", format!("nic{slot}")), ("netdev", hub_port(slot))],
+            },
+        );
+    }
+    argv.words
+}
+
+/// Identifier of the hub port that a NIC slot is wired to.
+pub fn hub_port(slot: u32) -> String {
+    format!("slot{slot}")
+}
+
+/// The kernel's command line.
+fn kernel_arguments(config: &VmConfig, probe: &Probe) -> String {
+    let mut words: Vec<String> = [
+        "console=ttyS0",
+        "quiet",
+        // A panic ends the VM (`-no-reboot`) instead of leaving a mute one.
+        "panic=-1",
+        // The way out that microvm has without ACPI: a triple fault.
+        "reboot=t",
+        "random.trust_cpu=on",
+    ]
+    .map(str::to_owned)
+    .into();
+    if accelerator(probe) == Accelerator::Tcg {
+        // Nothing to protect from inside a translator, and each mitigation costs translated instructions.
+        words.push("mitigations=off".to_owned());
+        // Without it the calibration of the time stamp counter against the PIT sometimes waits for ever, and
+        // the guest's counter is the host's.
+        words.extend(probe.tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
+    }
+    words.extend(config.kernel_args.iter().cloned());
+    words.join(" ")
+}
+
+/// The words in the making.
+#[derive(Default)]
+struct Argv {
+    words: Vec<OsString>,
+}
+
+impl Argv {
+    fn flag(&mut self, switch: &str) {
+        self.words.push(switch.into());
+    }
+
+    fn value(&mut self, switch: &str, value: impl Into<OsString>) {
+        self.words.push(switch.into());
+        self.words.push(value.into());
+    }
+
+    fn push(&mut self, switch: &str, options: &dyn Options) {
+        let mut text = String::new();
+        for (name, value) in options.list() {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            if !name.is_empty() {
+                text.push_str(name);
+                text.push('=');
+            }
+            // The one character that QEMU's option syntax quotes, by doubling it.
+            text.push_str(&value.replace(',', ",,"));
+        }
+        self.value(switch, text);
+    }
+}
+
+/// The value of a switch: options in order, the leading one often without a name.
+trait Options {
+    fn list(&self) -> Vec<(&'static str, String)>;
+}
+
+/// `-name`.
+struct Name<'a> {
+    guest: &'a str,
+}
+
+impl Options for Name<'_> {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("guest", self.guest.into())]
+    }
+}
+
+/// `-sandbox`: QEMU's own seccomp filter, as strict as it goes.
+struct Sandbox;
+
+impl Options for Sandbox {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        let mut list = vec![("", "on".to_owned())];
+        list.extend(
+            ["obsolete", "elevateprivileges", "spawn", "resourcecontrol"].map(|name| (name, "deny".into())),
+        );
+        list
+    }
+}
+
+/// `-machine`: microvm without what the guest does not use.
+struct Machine {
+    accel: Accelerator,
+}
+
+impl Options for Machine {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        let on = |on: bool| if on { "on" } else { "off" }.to_owned();
+        vec![
+            ("", "microvm".into()),
+            ("accel", self.accel.name().into()),
+            ("acpi", on(false)),
+            ("x-option-roms", on(false)),
+            ("isa-serial", on(true)),
+            // Without ACPI the guest learns of its devices by the kernel's command line.
+            ("auto-kernel-cmdline", on(true)),
+        ]
+    }
+}
+
+/// `-cpu`.
+struct Cpu {
+    accel: Accelerator,
+}
+
+impl Options for Cpu {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        let model = match self.accel {
+            Accelerator::Kvm => "host",
+            Accelerator::Tcg => "max",
+        };
+        vec![("", model.into())]
+    }
+}
+
+/// `-smp`.
+struct Smp {
+    cpus: u32,
+}
+
+impl Options for Smp {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("cpus", self.cpus.to_string())]
+    }
+}
+
+/// `-m`.
+struct Memory {
+    size_mib: u32,
+}
+
+impl Options for Memory {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("size", format!("{}M", self.size_mib))]
+    }
+}
+
+/// `-chardev socket`.
+struct SocketChardev {
+    id: &'static str,
+    fd: RawFd,
+    server: bool,
+}
+
+impl Options for SocketChardev {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        let mut list = vec![("", "socket".into()), ("id", self.id.into()), ("fd", self.fd.to_string())];
+        if self.server {
+            list.extend([("server", "on".into()), ("wait", "off".into())]);
+        }
+        list
+    }
+}
+
+/// `-chardev file`.
+struct FileChardev {
+    id: &'static str,
+    path: PathBuf,
+}
+
+impl Options for FileChardev {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("", "file".into()), ("id", self.id.into()), ("path", self.path.display().to_string())]
+    }
+}
+
+/// `-mon`.
+struct Monitor {
+    chardev: &'static str,
+}
+
+impl Options for Monitor {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("chardev", self.chardev.into()), ("mode", "control".into())]
+    }
+}
+
+/// `-add-fd`.
+struct AddFd {
+    fd: RawFd,
+    set: u64,
+}
+
+impl Options for AddFd {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("fd", self.fd.to_string()), ("set", self.set.to_string())]
+    }
+}
+
+/// `-netdev hubport`.
+struct Hubport {
+    id: String,
+    hubid: u32,
+}
+
+impl Options for Hubport {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("", "hubport".into()), ("id", self.id.clone()), ("hubid", self.hubid.to_string())]
+    }
+}
+
+/// `-device`.
+struct Device {
+    driver: &'static str,
+    properties: Vec<(&'static str, String)>,
+}
+
+impl Options for Device {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        let mut list = vec![("", self.driver.into())];
+        list.extend(self.properties.iter().cloned());
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::Verdict;
+
+    fn lines(config: &VmConfig, accelerator: Accelerator) -> String {
+        let verdict = if accelerator == Accelerator::Kvm { Verdict::Good } else { Verdict::TooSlow };
+        let probe = Probe { verdict, reason: String::new(), rate: None, tsc_khz: Some(2_100_000) };
+        let argv = command_line(config, &probe, Descriptors { qmp: 10, link: 11, console: 12 });
+        let mut text = String::new();
+        for word in argv {
+            let word = word.into_string().unwrap();
+            text += if word.starts_with('-') { "\n" } else { " " };
+            text += &word;
+        }
+        text.trim_start().to_owned()
+    }
+
+    fn config() -> VmConfig {
+        VmConfig {
+            name: "pod1".into(),
+            dir: "/run/hyper/pods/pod1".into(),
+            kernel: "/usr/lib/hyper/guest/vmlinux".into(),
+            initramfs: "/usr/lib/hyper/guest/initramfs.cpio".into(),
+            kernel_args: vec!["loglevel=7".into()],
+            vcpus: 2,
+            memory_mib: 512,
+            nic_slots: 1,
+            console_kept: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn whole_command_line() {
+        let expected = "\
+-name guest=pod1
+-nodefaults
+-no-user-config
+-no-reboot
+-display none
+-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+-machine microvm,accel=tcg,acpi=off,x-option-roms=off,isa-serial=on,auto-kernel-cmdline=on
+-cpu max
+-smp cpus=2
+-m size=512M
+-kernel /usr/lib/hyper/guest/vmlinux
+-initrd /usr/lib/hyper/guest/initramfs.cpio
+-append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on mitigations=off tsc_early_khz=2100000 loglevel=7
+-chardev socket,id=qmp,fd=10
+-mon chardev=qmp,mode=control
+-add-fd fd=12,set=1
+-chardev file,id=console,path=/dev/fdset/1
+-serial chardev:console
+-chardev socket,id=link,fd=11,server=on,wait=off
+-device virtio-serial-device,max_ports=2
+-device virtserialport,chardev=link,name=hyper.link,nr=1
+-device virtio-scsi-device,id=scsi0
+-device virtio-rng-device
+-device virtio-balloon-device,free-page-reporting=on
+-netdev hubport,id=slot0,hubid=0
+-device virtio-net-device,id=nic0,netdev=slot0";
+        assert_eq!(lines(&config(), Accelerator::Tcg), expected);
+    }
+
+    #[test]
+    fn kvm_takes_the_hosts_processor_and_keeps_mitigations() {
+        let text = lines(&config(), Accelerator::Kvm);
+        assert!(text.contains("-machine microvm,accel=kvm,"));
+        assert!(text.contains("-cpu host"));
+        assert!(!text.contains("mitigations=off") && !text.contains("tsc_early_khz"));
+    }
+
+    #[test]
+    fn each_nic_slot_has_its_own_hub() {
+        let mut config = config();
+        config.nic_slots = 3;
+        let text = lines(&config, Accelerator::Tcg);
+        for slot in 0..3 {
+            assert!(text.contains(&format!("-netdev hubport,id=slot{slot},hubid={slot}\n")));
+        }
+    }
+
+    #[test]
+    fn commas_in_names_do_not_become_options() {
+        let mut config = config();
+        config.name = "a,b".into();
+        assert!(lines(&config, Accelerator::Tcg).starts_with("-name guest=a,,b\n"));
+    }
+}

@@ -1,0 +1,356 @@
+//! Starting QEMU.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use rustix::fs::{Mode, OFlags};
+use tokio::net::UnixStream;
+use tokio::process::Child;
+
+use super::argv::{self, Descriptors, command_line};
+use super::disks::DISKS_MAX;
+use super::qmp::Qmp;
+use super::vm::{QemuVm, Started, end_in_words};
+use crate::abilities::Abilities;
+use crate::config::{Accelerator, VmConfig};
+use crate::console::Console;
+use crate::error::{LaunchError, VmError};
+use crate::hypervisor::{Health, Hypervisor, Step, Vm, VmInfo};
+use crate::kernel::check_kernel;
+use crate::kvm::{Probe, Verdict};
+
+/// The program, as Debian's `qemu-system-x86` has it.
+const PROGRAM: &str = "qemu-system-x86_64";
+/// How to get it.
+const HINT: &str = "install QEMU: apt install qemu-system-x86";
+/// The first version with all that we use and the one that Debian 12 has.
+const VERSION_MIN: (u32, u32) = (7, 2);
+/// [`VERSION_MIN`] in words.
+const VERSION_MIN_TEXT: &str = "7.2";
+/// How long QEMU may take from exec to its greeting; measured 20 to 60 ms, on a busy machine some seconds.
+const GREETING: Duration = Duration::from_secs(30);
+/// NIC slots that microvm has transports for beside its other devices (8 of virtio-mmio in all, 4 taken).
+const NIC_SLOTS_MAX: u32 = 4;
+/// Virtual processors that microvm takes.
+const VCPUS_MAX: u32 = 255;
+/// Longest kernel command line on x86-64 (`COMMAND_LINE_SIZE`), less room for what is added here.
+const KERNEL_ARGS_MAX: usize = 2048 - 512;
+
+/// The driver for QEMU.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    program: Option<PathBuf>,
+    probe: Probe,
+}
+
+impl Qemu {
+    /// The driver with the program found in `PATH`, using KVM if `probe` says that it is good.
+    pub fn new(probe: Probe) -> Self {
+        Self { program: find_program(PROGRAM), probe }
+    }
+
+    /// How it will execute instructions.
+    pub fn accelerator(&self) -> Accelerator {
+        argv::accelerator(&self.probe)
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            disk_plug: Some(DISKS_MAX),
+            nic_plug: Some(NIC_SLOTS_MAX),
+            pause: true,
+            snapshot: false,
+            memory_resize: false,
+            vcpu_resize: false,
+            share: false,
+            balloon: true,
+        }
+    }
+
+    async fn health(&self) -> Health {
+        let mut remarks = Vec::new();
+        let program = match &self.program {
+            None => {
+                remarks.push(format!("{PROGRAM} is not installed; {HINT}"));
+                None
+            }
+            Some(path) => match program_version(path).await {
+                Ok((version, recent)) => {
+                    if !recent {
+                        remarks.push(format!("{version} is too old, at least {VERSION_MIN_TEXT} is needed"));
+                    }
+                    Some(format!("{} ({version})", path.display()))
+                }
+                Err(error) => {
+                    remarks.push(format!("{} --version fails: {error}", path.display()));
+                    None
+                }
+            },
+        };
+        let usable = program.is_some() && remarks.is_empty();
+        match self.probe.verdict {
+            Verdict::Good => {}
+            Verdict::Unreadable => remarks.push(format!("{}; are you in group kvm?", self.probe.reason)),
+            Verdict::TooSlow | Verdict::Absent => {
+                remarks.push("guests run in software, slower than on a host with virtualisation".to_owned());
+            }
+        }
+        Health { usable, program, accelerator: format!("{}: {}", self.accelerator(), self.probe), remarks }
+    }
+
+    async fn launch(&self, config: VmConfig) -> Result<Arc<dyn Vm>, LaunchError> {
+        check(&config)?;
+        let Some(program) = &self.program else {
+            return Err(LaunchError::Missing { program: PROGRAM.into(), hint: HINT });
+        };
+        let accelerator = self.accelerator();
+        let exec = SystemTime::now();
+        let sockets = Sockets::open(&config)?;
+        let console = Console::create(&config.dir.join(VmConfig::CONSOLE_FILE), config.console_kept)
+            .map_err(file("create", &config.dir.join(VmConfig::CONSOLE_FILE)))?;
+        let console = Arc::new(Mutex::new(console));
+        let (child, ours) = spawn(program, &config, &self.probe, sockets)?;
+        let mut started = Started::new(child, ours.link, console, ours.console)
+            .map_err(|source| LaunchError::Spawn { program: PROGRAM.into(), source })?;
+        let pid_file = config.dir.join(VmConfig::PID_FILE);
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&pid_file)
+            .and_then(|mut pid| io::Write::write_all(&mut pid, format!("{}\n", started.pid).as_bytes()))
+            .map_err(file("write", &pid_file))?;
+        started.pid_file = Some(pid_file);
+        let spawned = SystemTime::now();
+        let qmp = match greet(ours.qmp, &mut started).await {
+            Ok(qmp) => qmp,
+            Err(error) => {
+                started.end().await;
+                return Err(error);
+            }
+        };
+        let info = VmInfo {
+            hypervisor: "qemu",
+            version: qmp.version().to_owned(),
+            accelerator,
+            pid: started.pid,
+            steps: vec![
+                Step { name: "qemu exec", start: exec, end: spawned },
+                Step { name: "qmp ready", start: spawned, end: SystemTime::now() },
+            ],
+        };
+        Ok(Arc::new(QemuVm::new(info, config.nic_slots, qmp, started)))
+    }
+}
+
+/// Refuses what QEMU would refuse in worse words, or accept and then hang.
+fn check(config: &VmConfig) -> Result<(), LaunchError> {
+    let refuse = |text: String| Err(LaunchError::Config(text));
+    let name_bytes = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if config.name.is_empty() || config.name.len() > 128 || !config.name.bytes().all(name_bytes) {
+        return refuse(format!("{:?} is no name for a VM", config.name));
+    }
+    if config.vcpus == 0 || config.vcpus > VCPUS_MAX {
+        return refuse(format!("a VM has 1 to {VCPUS_MAX} virtual processors, not {}", config.vcpus));
+    }
+    if config.memory_mib < VmConfig::MEMORY_MIN_MIB {
+        let (asked, least) = (config.memory_mib, VmConfig::MEMORY_MIN_MIB);
+        return refuse(format!("{asked} MiB of memory are too few to boot, at least {least} MiB are needed"));
+    }
+    if config.nic_slots > NIC_SLOTS_MAX {
+        return refuse(format!(
+            "a VM has at most {NIC_SLOTS_MAX} network interfaces, not {}",
+            config.nic_slots
+        ));
+    }
+    let words = &config.kernel_args;
+    if words.iter().any(|word| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c == '\0')) {
+        return refuse("a kernel argument is empty or has white space in it".into());
+    }
+    if words.iter().map(|word| word.len() + 1).sum::<usize>() > KERNEL_ARGS_MAX {
+        return refuse(format!("the kernel arguments are longer than {KERNEL_ARGS_MAX} bytes"));
+    }
+    check_kernel(&config.kernel)
+        .map_err(|source| LaunchError::Kernel { path: config.kernel.clone(), source })?;
+    fs::File::open(&config.initramfs).map_err(file("open", &config.initramfs))?;
+    Ok(())
+}
+
+/// What is open before QEMU starts.
+struct Sockets {
+    qmp: (std::os::unix::net::UnixStream, std::os::unix::net::UnixStream),
+    link: (OwnedFd, OwnedFd),
+    console: (OwnedFd, OwnedFd),
+}
+
+impl Sockets {
+    fn open(config: &VmConfig) -> Result<Self, LaunchError> {
+        let io = |source: io::Error| LaunchError::File {
+            attempt: "make sockets in",
+            path: config.dir.clone(),
+            source,
+        };
+        let qmp = std::os::unix::net::UnixStream::pair().map_err(io)?;
+        qmp.0.set_nonblocking(true).map_err(io)?;
+        let console =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| io(error.into()))?;
+        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console })
+    }
+}
+
+/// A listening socket and the only way to connect to it: its name is gone from the directory at once, and what
+/// remains is a descriptor of its inode.
+fn link_socket(dir: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    const NAME: &str = "link.sock";
+    let directory = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // By way of the descriptor the name is short enough for a socket address however long the path is.
+    let path = format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd());
+    let _ = fs::remove_file(dir.join(NAME));
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    let inode = rustix::fs::openat(
+        &directory,
+        NAME,
+        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    );
+    fs::remove_file(dir.join(NAME))?;
+    Ok((listener.into(), inode?))
+}
+
+/// Our ends.
+struct Ours {
+    qmp: std::os::unix::net::UnixStream,
+    link: OwnedFd,
+    console: OwnedFd,
+}
+
+fn spawn(
+    program: &Path,
+    config: &VmConfig,
+    probe: &Probe,
+    sockets: Sockets,
+) -> Result<(Child, Ours), LaunchError> {
+    let theirs = (OwnedFd::from(sockets.qmp.1), sockets.link.0, sockets.console.1);
+    let descriptors =
+        Descriptors { qmp: theirs.0.as_raw_fd(), link: theirs.1.as_raw_fd(), console: theirs.2.as_raw_fd() };
+    let mut command = std::process::Command::new(program);
+    command
+        .args(command_line(config, probe, descriptors))
+        .env_clear()
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    hyper_sys::spawn::die_with_parent(&mut command);
+    hyper_sys::spawn::inherit_only(&mut command, vec![theirs.0, theirs.1, theirs.2]);
+    let child = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| LaunchError::Spawn { program: program.display().to_string(), source })?;
+    Ok((child, Ours { qmp: sockets.qmp.0, link: sockets.link.1, console: sockets.console.0 }))
+}
+
+/// Opens QMP, watching whether QEMU dies meanwhile.
+async fn greet(socket: std::os::unix::net::UnixStream, started: &mut Started) -> Result<Qmp, LaunchError> {
+    let silent = |source| LaunchError::Silent { program: PROGRAM.into(), source };
+    let socket = UnixStream::from_std(socket)
+        .map_err(|source| silent(VmError::Io { attempt: "open the VMM's control socket", source }))?;
+    let opened = tokio::time::timeout(GREETING, Qmp::open(socket)).await;
+    let qmp = match opened {
+        Ok(Ok(qmp)) => qmp,
+        Ok(Err(VmError::Gone(_) | VmError::Io { .. })) => {
+            let status = started.end().await;
+            let output = started.last_words();
+            return Err(LaunchError::Ended { program: PROGRAM.into(), status: end_in_words(status), output });
+        }
+        Ok(Err(error)) => return Err(silent(error)),
+        Err(_) => {
+            return Err(silent(VmError::Timeout {
+                command: "its greeting".into(),
+                seconds: GREETING.as_secs(),
+            }));
+        }
+    };
+    if !is_recent(qmp.version()) {
+        let found = qmp.version().to_owned();
+        return Err(LaunchError::Version { program: PROGRAM.into(), found, wanted: VERSION_MIN_TEXT });
+    }
+    Ok(qmp)
+}
+
+fn is_recent(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= VERSION_MIN
+}
+
+/// The first line of `--version` and whether it is recent enough.
+async fn program_version(program: &Path) -> io::Result<(String, bool)> {
+    let output = tokio::process::Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(GREETING, output).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().unwrap_or_default().chars().take(120).collect::<String>();
+    let version = line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let recent = version.is_some_and(is_recent);
+    if output.status.success() {
+        Ok((line, recent))
+    } else {
+        Err(io::Error::other(end_in_words(Some(output.status))))
+    }
+}
+
+/// A program by its name in `PATH`.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|candidate| {
+        rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok() && candidate.is_file()
+    })
+}
+
+fn file(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LaunchError {
+    let path = path.to_owned();
+    move |source| LaunchError::File { attempt, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(is_recent("7.2.22") && is_recent("10.0.0") && is_recent("7.10.0"));
+        assert!(!is_recent("7.1.9") && !is_recent("5.2.0") && !is_recent("garbage"));
+    }
+
+    #[test]
+    fn link_socket_leaves_no_name_and_can_be_connected_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_listener, inode) = link_socket(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
+        let first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(first);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+    }
+}

@@ -1,0 +1,11 @@
+//! Driver for QEMU (`qemu-system-x86_64`), with KVM or without.
+//!
+//! [`argv`] is the command line, [`qmp`] the control socket, `launch` starts the process and `vm` holds it.
+
+mod argv;
+mod disks;
+mod launch;
+mod qmp;
+mod vm;
+
+pub use launch::Qemu;

@@ -1,0 +1,417 @@
+//! A running QEMU.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, ChildStderr};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::disks::{self, Units};
+use super::qmp::{Command, Event, Qmp};
+use crate::config::{DiskAddress, DiskConfig};
+use crate::console::Console;
+use crate::error::VmError;
+use crate::hypervisor::{ExitKind, Pausing, Vm, VmExit, VmInfo};
+
+/// How long QEMU has to follow `quit` before it is killed.
+const QUIT: Duration = Duration::from_millis(500);
+/// How long the guest has to let go of a device that is taken away.
+const RELEASE: Duration = Duration::from_secs(5);
+/// Bytes of QEMU's standard error that are kept.
+const LAST_WORDS: usize = 2 << 10;
+
+/// The process and our ends of its pipes, before and after there is a VM.
+pub struct Started {
+    /// Process number.
+    pub pid: u32,
+    /// File to remove when the process is gone.
+    pub pid_file: Option<PathBuf>,
+    child: Child,
+    link: OwnedFd,
+    console: Arc<Mutex<Console>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Started {
+    /// Begins to read what the process and the guest write.
+    pub fn new(
+        mut child: Child,
+        link: OwnedFd,
+        console: Arc<Mutex<Console>>,
+        pipe: OwnedFd,
+    ) -> io::Result<Self> {
+        let pid = child.id().ok_or_else(|| io::Error::other("it has ended already"))?;
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let pipe = pipe::Receiver::from_owned_fd(pipe)?;
+        let mut readers = vec![tokio::spawn(read_console(pipe, console.clone()))];
+        if let Some(pipe) = child.stderr.take() {
+            readers.push(tokio::spawn(read_stderr(pipe, stderr.clone())));
+        }
+        Ok(Self { pid, pid_file: None, child, link, console, stderr, readers })
+    }
+
+    /// Kills the process if it has not ended, reaps it, reads what is left in the pipes and removes its file.
+    pub async fn end(&mut self) -> Option<ExitStatus> {
+        let ended = timeout(QUIT, self.child.wait()).await;
+        let status = match ended {
+            Ok(status) => status.ok(),
+            Err(_) => {
+                let _ = self.child.start_kill();
+                self.child.wait().await.ok()
+            }
+        };
+        for reader in self.readers.drain(..) {
+            let _ = timeout(QUIT, reader).await;
+        }
+        if let Some(path) = self.pid_file.take() {
+            let _ = fs::remove_file(path);
+        }
+        status
+    }
+
+    /// What QEMU complained about, or else the end of the guest's console.
+    pub fn last_words(&self) -> String {
+        let stderr = lock(&self.stderr).clone();
+        let text = if stderr.is_empty() { lock(&self.console).tail().to_vec() } else { stderr };
+        String::from_utf8_lossy(&text).trim().to_owned()
+    }
+}
+
+async fn read_console(mut pipe: pipe::Receiver, console: Arc<Mutex<Console>>) {
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
+        lock(&console).write(&buffer[..read]);
+        // A guest that floods its console must not keep the rest of the process from running.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_stderr(mut pipe: ChildStderr, kept: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = vec![0; LAST_WORDS];
+    while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
+        let mut kept = lock(&kept);
+        kept.extend_from_slice(&buffer[..read]);
+        let excess = kept.len().saturating_sub(LAST_WORDS);
+        kept.drain(..excess);
+    }
+}
+
+/// An exit status in words.
+pub fn end_in_words(status: Option<ExitStatus>) -> String {
+    match status.map(|status| (status.code(), status.signal())) {
+        Some((Some(code), _)) => format!("exit code {code}"),
+        Some((None, Some(signal))) => format!("killed by signal {signal}"),
+        _ => "unknown exit status".to_owned(),
+    }
+}
+
+/// A VM in a QEMU process.
+pub struct QemuVm {
+    info: VmInfo,
+    qmp: Arc<Qmp>,
+    link: OwnedFd,
+    console: Arc<Mutex<Console>>,
+    units: Mutex<Units>,
+    // Whether each slot is connected. Plugging is several commands, and those for one slot must not mix.
+    nics: tokio::sync::Mutex<BTreeMap<u32, bool>>,
+    kill: watch::Sender<bool>,
+    exit: watch::Receiver<Option<VmExit>>,
+}
+
+impl QemuVm {
+    /// Takes over a started QEMU and waits for its end in the background.
+    pub fn new(info: VmInfo, nic_slots: u32, qmp: Qmp, started: Started) -> Self {
+        let qmp = Arc::new(qmp);
+        let (kill, killed) = watch::channel(false);
+        let (ended, exit) = watch::channel(None);
+        let link = started.link.try_clone();
+        let console = started.console.clone();
+        tokio::spawn(hold(started, qmp.clone(), killed, ended));
+        Self {
+            info,
+            qmp,
+            link: link.expect(
+                "duplicating one descriptor fails only at the process's limit, which is far off here",
+            ),
+            console,
+            units: Mutex::default(),
+            nics: (0..nic_slots).map(|slot| (slot, false)).collect::<BTreeMap<_, _>>().into(),
+            kill,
+            exit,
+        }
+    }
+
+    /// Fails when the VM has ended, for a better message than that of a closed socket.
+    fn alive(&self) -> Result<(), VmError> {
+        match &*self.exit.borrow() {
+            Some(exit) => Err(VmError::Gone(exit.reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Undoes what a failed plug left, in QEMU and here.
+    async fn forget_disks(&self, units: &[u16]) {
+        let mut events = self.qmp.events();
+        for &unit in units {
+            self.remove_disk(unit, &mut events).await;
+            self.qmp.execute(disks::close_set(unit)).await.ok();
+            lock(&self.units).give(unit);
+        }
+    }
+
+    /// Removes device and image as far as they are there; the error of the image if it stays.
+    async fn remove_disk(&self, unit: u16, events: &mut broadcast::Receiver<Event>) -> Option<VmError> {
+        let deadline = Instant::now() + RELEASE;
+        if self.qmp.execute(disks::remove_device(unit)).await.is_ok() {
+            let removed =
+                |event: &Event| event.name == "DEVICE_DELETED" && disks::is_removal(&event.data, unit);
+            let _ = timeout_at(deadline, async {
+                loop {
+                    match events.recv().await {
+                        Ok(event) if removed(&event) => return,
+                        // Some were missed; the image tells whether it was ours.
+                        Err(broadcast::error::RecvError::Lagged(_))
+                        | Err(broadcast::error::RecvError::Closed) => {
+                            return;
+                        }
+                        Ok(_) => {}
+                    }
+                }
+            })
+            .await;
+        }
+        // The device's reference to its image goes a little after the event.
+        loop {
+            match self.qmp.execute(disks::close_image(unit)).await {
+                Ok(_) => return None,
+                Err(VmError::Refused { message, .. })
+                    if message.contains("in use") && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => return Some(error),
+            }
+        }
+    }
+}
+
+/// Owns the process: answers kills, collects its end.
+async fn hold(
+    mut started: Started,
+    qmp: Arc<Qmp>,
+    mut killed: watch::Receiver<bool>,
+    ended: watch::Sender<Option<VmExit>>,
+) {
+    let mut events = qmp.events();
+    let mut cause = None;
+    let mut by_us = false;
+    loop {
+        tokio::select! {
+            _ = started.child.wait() => break,
+            () = requested(&mut killed) => {
+                by_us = true;
+                // Its answer does not matter, its death does, and that has its own deadline.
+                let _ = timeout(QUIT, qmp.execute(Command::new("quit", json!({})))).await;
+                break;
+            }
+            event = events.recv() => match event {
+                Ok(event) if event.name == "SHUTDOWN" => {
+                    cause = event.data.get("reason").and_then(|reason| reason.as_str()).map(str::to_owned);
+                }
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => break,
+            },
+        }
+    }
+    let status = started.end().await;
+    while let Ok(event) = events.try_recv() {
+        if event.name == "SHUTDOWN" {
+            cause = event.data.get("reason").and_then(|reason| reason.as_str()).map(str::to_owned);
+        }
+    }
+    ended.send_replace(Some(describe(by_us, cause.as_deref(), status, &started)));
+}
+
+/// Waits until the VM shall be killed: asked for, or dropped.
+async fn requested(killed: &mut watch::Receiver<bool>) {
+    let _ = killed.wait_for(|kill| *kill).await;
+}
+
+fn describe(by_us: bool, cause: Option<&str>, status: Option<ExitStatus>, started: &Started) -> VmExit {
+    let (kind, reason) = match cause {
+        _ if by_us => (ExitKind::Killed, "the VM was stopped".to_owned()),
+        Some("guest-shutdown" | "guest-reset") if panicked(&lock(&started.console)) => {
+            (ExitKind::Panic, "the guest's kernel panicked".to_owned())
+        }
+        Some("guest-panic") => (ExitKind::Panic, "the guest's kernel panicked".to_owned()),
+        Some("guest-shutdown" | "guest-reset") => (ExitKind::Guest, "the guest powered off".to_owned()),
+        _ => {
+            let stderr = String::from_utf8_lossy(&lock(&started.stderr)).trim().to_owned();
+            let colon = if stderr.is_empty() { "" } else { ": " };
+            (ExitKind::Lost, format!("qemu ended ({}){colon}{stderr}", end_in_words(status)))
+        }
+    };
+    VmExit { kind, reason }
+}
+
+/// Whether the console ends in a panic: without ACPI a panic and a power-off look the same to QEMU.
+fn panicked(console: &Console) -> bool {
+    String::from_utf8_lossy(console.tail()).contains("Kernel panic - not syncing")
+}
+
+#[async_trait]
+impl Vm for QemuVm {
+    fn info(&self) -> &VmInfo {
+        &self.info
+    }
+
+    async fn link(&self) -> Result<UnixStream, VmError> {
+        self.alive()?;
+        let path = format!("/proc/self/fd/{}", self.link.as_raw_fd());
+        UnixStream::connect(path)
+            .await
+            .map_err(|source| VmError::Io { attempt: "connect to the guest", source })
+    }
+
+    async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError> {
+        self.alive()?;
+        for disk in &disks {
+            check_image(disk)?;
+        }
+        let units = lock(&self.units).take(disks.len())?;
+        let commands = units.iter().zip(disks).flat_map(|(&unit, disk)| disks::plug(unit, disk)).collect();
+        let results = self.qmp.execute_all(commands).await;
+        match results.into_iter().find_map(Result::err) {
+            None => Ok(units.into_iter().map(disks::address).collect()),
+            Some(error) => {
+                self.forget_disks(&units).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn unplug_disk(&self, address: DiskAddress) -> Result<(), VmError> {
+        self.alive()?;
+        let unit = disks::unit(address)?;
+        if !lock(&self.units).has(unit) {
+            return Err(VmError::Address(format!("there is no disk {unit}")));
+        }
+        let mut events = self.qmp.events();
+        match self.remove_disk(unit, &mut events).await {
+            Some(error) => Err(error),
+            None => {
+                lock(&self.units).give(unit);
+                Ok(())
+            }
+        }
+    }
+
+    async fn plug_nic(&self, slot: u32, tap: OwnedFd) -> Result<(), VmError> {
+        self.alive()?;
+        let mut nics = self.nics.lock().await;
+        match nics.get(&slot) {
+            None => return Err(VmError::Address(format!("there is no NIC slot {slot}"))),
+            Some(true) => return Err(VmError::Address(format!("NIC slot {slot} is connected"))),
+            Some(false) => {}
+        }
+        let (tap_id, plug_id, name) = (format!("tap{slot}"), format!("plug{slot}"), format!("tapfd{slot}"));
+        let commands = vec![
+            Command { execute: "getfd", arguments: json!({ "fdname": name }), descriptor: Some(tap) },
+            Command::new("netdev_add", json!({ "type": "tap", "id": tap_id, "fd": name })),
+            Command::new(
+                "netdev_add",
+                json!({ "type": "hubport", "id": plug_id, "hubid": slot, "netdev": tap_id }),
+            ),
+        ];
+        let results = self.qmp.execute_all(commands).await;
+        let Some(error) = results.into_iter().find_map(Result::err) else {
+            nics.insert(slot, true);
+            return Ok(());
+        };
+        for id in [plug_id, tap_id] {
+            self.qmp.execute(Command::new("netdev_del", json!({ "id": id }))).await.ok();
+        }
+        self.qmp.execute(Command::new("closefd", json!({ "fdname": name }))).await.ok();
+        Err(error)
+    }
+
+    async fn unplug_nic(&self, slot: u32) -> Result<(), VmError> {
+        self.alive()?;
+        let mut nics = self.nics.lock().await;
+        if nics.get(&slot) != Some(&true) {
+            return Err(VmError::Address(format!("NIC slot {slot} is not connected")));
+        }
+        for id in [format!("plug{slot}"), format!("tap{slot}")] {
+            self.qmp.execute(Command::new("netdev_del", json!({ "id": id }))).await?;
+        }
+        nics.insert(slot, false);
+        Ok(())
+    }
+
+    async fn kill(&self) {
+        self.kill.send_replace(true);
+        self.wait().await;
+    }
+
+    async fn wait(&self) -> VmExit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
+        ended
+            .unwrap_or_else(|| VmExit { kind: ExitKind::Lost, reason: "the runtime is shutting down".into() })
+    }
+
+    fn console_tail(&self) -> Vec<u8> {
+        lock(&self.console).tail().to_vec()
+    }
+
+    fn pausing(&self) -> Option<&dyn Pausing> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Pausing for QemuVm {
+    async fn pause(&self) -> Result<(), VmError> {
+        self.alive()?;
+        self.qmp.execute(Command::new("stop", json!({}))).await.map(drop)
+    }
+
+    async fn resume(&self) -> Result<(), VmError> {
+        self.alive()?;
+        self.qmp.execute(Command::new("cont", json!({}))).await.map(drop)
+    }
+}
+
+/// Refuses an image that is no file or block device, before QEMU opens it.
+fn check_image(disk: &DiskConfig) -> Result<(), VmError> {
+    let io =
+        |source: rustix::io::Errno| VmError::Io { attempt: "look at a disk's image", source: source.into() };
+    let stat = rustix::fs::fstat(&disk.image).map_err(io)?;
+    let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+    if !matches!(kind, rustix::fs::FileType::RegularFile | rustix::fs::FileType::BlockDevice) {
+        return Err(VmError::Address(format!("a disk's image is a {kind:?}, not a file or block device")));
+    }
+    if kind == rustix::fs::FileType::RegularFile && stat.st_size == 0 {
+        return Err(VmError::Address("a disk's image is empty".into()));
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -251,7 +251,7 @@ impl Options for SocketChardev {
     }
 }
 
-/// `-chardev file`.
+/// `-chardev file`. Appending, because the other way QEMU truncates, which a pipe cannot be.
 struct FileChardev {
     id: &'static str,
     path: PathBuf,
@@ -259,7 +259,12 @@ struct FileChardev {
 
 impl Options for FileChardev {
     fn list(&self) -> Vec<(&'static str, String)> {
-        vec![("", "file".into()), ("id", self.id.into()), ("path", self.path.display().to_string())]
+        vec![
+            ("", "file".into()),
+            ("id", self.id.into()),
+            ("path", self.path.display().to_string()),
+            ("append", "on".into()),
+        ]
     }
 }
 
@@ -363,7 +368,7 @@ mod tests {
 -chardev socket,id=qmp,fd=10
 -mon chardev=qmp,mode=control
 -add-fd fd=12,set=1
--chardev file,id=console,path=/dev/fdset/1
+-chardev file,id=console,path=/dev/fdset/1,append=on
 -serial chardev:console
 -chardev socket,id=link,fd=11,server=on,wait=off
 -device virtio-serial-device,max_ports=2

@@ -1,0 +1,208 @@
+//! What every driver must do, run on each.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_vm::qemu::Qemu;
+use hyper_vm::{DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Vm, VmConfig, VmError, kvm};
+use support::{Fake, config, empty, guest_kernel, image};
+
+/// Most that anything here may take, also on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs a claim on every driver that can run here.
+macro_rules! contract {
+    ($($claim:ident),* $(,)?) => {
+        mod fake {
+            $(#[tokio::test]
+            async fn $claim() {
+                let dir = tempfile::tempdir().unwrap();
+                // The smallest file that passes for a kernel.
+                let kernel = dir.path().join("vmlinux");
+                std::fs::write(&kernel, super::pvh_stub()).unwrap();
+                super::within(super::$claim(&super::Fake, super::config(dir.path(), kernel))).await;
+            })*
+        }
+        mod qemu {
+            $(#[tokio::test]
+            async fn $claim() {
+                let Some((driver, kernel)) = super::qemu().await else { return };
+                let dir = tempfile::tempdir().unwrap();
+                super::within(super::$claim(&driver, super::config(dir.path(), kernel))).await;
+            })*
+        }
+    };
+}
+
+contract!(
+    killed_vm_is_gone_and_says_so,
+    disks_get_addresses_of_their_own,
+    disks_are_plugged_all_or_none,
+    unplugged_disk_is_gone,
+    nic_slots_are_as_many_as_configured,
+    link_can_be_opened_again,
+    pausing_is_declared_and_repeatable,
+    dropped_vm_is_killed,
+    impossible_configurations_are_refused,
+);
+
+async fn within<T>(claim: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, claim).await.expect("the claim holds within its deadline")
+}
+
+/// QEMU and a kernel, or the reason why there is none.
+async fn qemu() -> Option<(Qemu, PathBuf)> {
+    let driver = Qemu::new(kvm::probe());
+    let health = driver.health().await;
+    let kernel = guest_kernel();
+    if !health.usable || kernel.is_none() {
+        eprintln!("skipped: qemu {:?}, guest kernel {kernel:?}", health.remarks);
+        return None;
+    }
+    Some((driver, kernel.unwrap()))
+}
+
+async fn launch(driver: &dyn Hypervisor, config: &VmConfig) -> Arc<dyn Vm> {
+    driver.launch(config.clone()).await.unwrap()
+}
+
+fn disk(dir: &Path, name: &str) -> DiskConfig {
+    DiskConfig { image: image(dir, name, 1), read_only: false }
+}
+
+async fn killed_vm_is_gone_and_says_so(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    assert_eq!(vm.info().hypervisor, driver.name());
+    assert!(!vm.info().steps.is_empty());
+    vm.kill().await;
+    assert_eq!(vm.wait().await.kind, ExitKind::Killed);
+    vm.kill().await;
+    assert_eq!(vm.wait().await, vm.wait().await);
+    assert!(matches!(vm.link().await, Err(VmError::Gone(_))));
+    assert!(matches!(vm.plug_disks(vec![disk(&config.dir, "a")]).await, Err(VmError::Gone(_))));
+    assert!(matches!(vm.unplug_nic(0).await, Err(VmError::Gone(_))));
+    assert!(!config.dir.join(VmConfig::PID_FILE).exists());
+}
+
+async fn disks_get_addresses_of_their_own(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    let mut disks: Vec<_> = (0..20).map(|n| disk(&config.dir, &format!("disk{n}"))).collect();
+    // Two read-only disks of one image are two disks.
+    for _ in 0..2 {
+        let image = std::fs::File::open(config.dir.join("disk0")).unwrap().into();
+        disks.push(DiskConfig { image, read_only: true });
+    }
+    disks.remove(0);
+    let mut addresses = vm.plug_disks(disks).await.unwrap();
+    let count = addresses.len();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!((count, addresses.len()), (21, 21));
+    vm.kill().await;
+}
+
+async fn disks_are_plugged_all_or_none(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    let bad = || DiskConfig { image: empty(&config.dir), read_only: true };
+    let directory = std::fs::File::open(&config.dir).unwrap().into();
+    assert!(vm.plug_disks(vec![disk(&config.dir, "a"), bad()]).await.is_err());
+    assert!(vm.plug_disks(vec![DiskConfig { image: directory, read_only: true }]).await.is_err());
+    let read_only = std::fs::File::open(config.dir.join("a")).unwrap().into();
+    let refused =
+        vm.plug_disks(vec![disk(&config.dir, "b"), DiskConfig { image: read_only, read_only: false }]).await;
+    if driver.name() != "fake" {
+        assert!(matches!(refused, Err(VmError::Refused { .. })), "{refused:?}");
+    }
+    // Nothing of the failures is left: the images are free again.
+    vm.plug_disks(vec![disk(&config.dir, "a"), disk(&config.dir, "b")]).await.unwrap();
+    vm.kill().await;
+}
+
+async fn unplugged_disk_is_gone(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    let address = vm.plug_disks(vec![disk(&config.dir, "a")]).await.unwrap()[0];
+    vm.unplug_disk(address).await.unwrap();
+    assert!(matches!(vm.unplug_disk(address).await, Err(VmError::Address(_))));
+    let nowhere = DiskAddress::Scsi { target: 0, lun: 4000 };
+    assert!(matches!(vm.unplug_disk(nowhere).await, Err(VmError::Address(_))));
+    let again = vm.plug_disks(vec![disk(&config.dir, "a")]).await.unwrap()[0];
+    assert_ne!(again, address, "an address just freed is not given again at once");
+    vm.kill().await;
+}
+
+async fn nic_slots_are_as_many_as_configured(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    let null = || std::fs::File::open("/dev/null").unwrap().into();
+    assert!(matches!(vm.plug_nic(1, null()).await, Err(VmError::Address(_))));
+    assert!(matches!(vm.unplug_nic(0).await, Err(VmError::Address(_))));
+    vm.kill().await;
+}
+
+async fn link_can_be_opened_again(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    for _ in 0..3 {
+        drop(vm.link().await.unwrap());
+    }
+    vm.kill().await;
+}
+
+async fn pausing_is_declared_and_repeatable(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    assert_eq!(vm.pausing().is_some(), driver.abilities().pause);
+    if let Some(pausing) = vm.pausing() {
+        for _ in 0..2 {
+            pausing.pause().await.unwrap();
+        }
+        for _ in 0..2 {
+            pausing.resume().await.unwrap();
+        }
+    }
+    vm.kill().await;
+}
+
+async fn dropped_vm_is_killed(driver: &dyn Hypervisor, config: VmConfig) {
+    let vm = launch(driver, &config).await;
+    let pid = vm.info().pid;
+    drop(vm);
+    if driver.name() != "fake" {
+        while Path::new(&format!("/proc/{pid}")).exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn impossible_configurations_are_refused(driver: &dyn Hypervisor, config: VmConfig) {
+    let small = VmConfig { memory_mib: 4, ..config.clone() };
+    assert!(matches!(driver.launch(small).await, Err(LaunchError::Config(_))));
+    let no_kernel = VmConfig { kernel: "/bin/true".into(), ..config.clone() };
+    assert!(matches!(driver.launch(no_kernel).await, Err(LaunchError::Kernel { .. })));
+}
+
+#[tokio::test]
+async fn qemu_guest_that_panics_is_reported_with_its_console() {
+    let Some((driver, kernel)) = qemu().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let vm = launch(&driver, &config(dir.path(), kernel)).await;
+    // There is no init in the initial filesystem.
+    let exit = within(vm.wait()).await;
+    assert_eq!(exit.kind, ExitKind::Panic, "{exit:?}");
+    let console = String::from_utf8_lossy(&vm.console_tail()).into_owned();
+    assert!(console.contains("Kernel panic"), "{console}");
+    assert!(std::fs::read(dir.path().join(VmConfig::CONSOLE_FILE)).unwrap().ends_with(&vm.console_tail()));
+}
+
+/// An ELF file with a PVH note and nothing else.
+fn pvh_stub() -> Vec<u8> {
+    let mut bytes = vec![0; 120];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    (bytes[18], bytes[32], bytes[54], bytes[56]) = (62, 64, 56, 1);
+    (bytes[64], bytes[72], bytes[96]) = (4, 120, 24);
+    for word in [4, 8, 18] {
+        bytes.extend(u32::to_le_bytes(word));
+    }
+    bytes.extend(b"Xen\0\0\0\0\x01\0\0\0\0");
+    bytes
+}

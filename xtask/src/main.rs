@@ -4,6 +4,7 @@
 //! time went. The guest's two artefacts are made here from scratch: the kernel ([`kernel`]) from Debian's
 //! source package and the fragments in `guest/kernel/`, the initramfs ([`initramfs`]) from the agent.
 
+mod bench;
 mod build;
 mod check;
 mod clock;
@@ -56,6 +57,11 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Measure against peers; arguments name the parts (start, pull, size)
+    Bench {
+        /// Parts to measure [default: all]
+        parts: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -68,5 +74,6 @@ fn main() -> Result<()> {
         Command::Check => check::run(),
         Command::Test => test::run(),
         Command::E2e { arguments } => e2e::run(&arguments),
+        Command::Bench { parts } => bench::run(&parts),
     }
 }

@@ -1,0 +1,35 @@
+//! What a pod costs in memory, and the guest in bytes.
+
+use std::fs;
+
+use hyper_e2e::Instance;
+
+use crate::table::Table;
+
+/// Measures an idle pod.
+pub fn measure(instance: &Instance, table: &mut Table) {
+    let name = instance.name("idle");
+    instance.hyper(&["run", "-d", "--name", &name, "busybox:latest", "sleep", "600"]).run().ok();
+    let processes = instance.pod_processes();
+    let shim =
+        processes.iter().find(|process| process.command.contains("containerd-shim")).expect("a shim runs");
+    let pss = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.pid)).unwrap(), "Pss:");
+    table.bytes("shim, PSS", pss, 8 << 20);
+    let timeline = instance.hyper(&["inspect", "--format", "{{json .Hyper}}", &name]).run().ok().out();
+    let state: serde_json::Value = serde_json::from_str(timeline.trim()).expect("the pod's state");
+    let rss = state["AgentMemory"].as_u64().expect("the agent's resident memory");
+    table.bytes("agent, RSS", rss, 6 << 20);
+    let guest = instance.binaries().directory().join("guest");
+    let initramfs = fs::metadata(guest.join("initramfs.cpio")).unwrap().len();
+    table.bytes("initramfs", initramfs, 4 << 20);
+    let kernel = fs::metadata(guest.join("vmlinux")).unwrap().len();
+    table.bytes("guest kernel", kernel, 32 << 20);
+    instance.hyper(&["rm", "-f", &name]).run().ok();
+}
+
+/// The value of a `Name: N kB` line, in bytes.
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(name)).expect("the field is there");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    kib << 10
+}

@@ -1,0 +1,114 @@
+//! A cold start against the same QEMU booted by hand.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use hyper_e2e::Instance;
+
+use crate::table::Table;
+
+/// Samples of each side.
+const RUNS: usize = 20;
+
+/// How long one boot may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Measures `hyper run --rm busybox true` with the image local and the daemon up.
+pub fn measure(instance: &Instance, table: &mut Table) {
+    let command_line = command_line_of_a_pod(instance);
+    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
+    for run in 0..=RUNS {
+        let start = Instant::now();
+        instance.hyper(&["run", "--rm", "busybox:latest", "true"]).run().exits(0);
+        let took = start.elapsed();
+        let peer = boot(&command_line, instance.directory());
+        // The first run of each warms the caches.
+        if run > 0 {
+            ours.push(took);
+            by_hand.push(peer);
+        }
+    }
+    table.times("cold `hyper run --rm IMAGE true`", &ours, ("QEMU by hand to its init", &by_hand), 1.5);
+}
+
+/// The command line of QEMU as the driver makes it, taken from a running pod.
+fn command_line_of_a_pod(instance: &Instance) -> Vec<String> {
+    let name = instance.name("peer");
+    instance.hyper(&["run", "-d", "--name", &name, "busybox:latest", "sleep", "600"]).run().ok();
+    let processes = instance.pod_processes();
+    let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
+    let bytes = fs::read(format!("/proc/{}/cmdline", qemu.pid)).unwrap();
+    let words = bytes
+        .split(|&byte| byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| std::ffi::OsString::from_vec(word.to_vec()).into_string().unwrap())
+        .collect();
+    instance.hyper(&["rm", "-f", &name]).run().ok();
+    words
+}
+
+/// Boots QEMU with the same switches, its sockets and console as files in `directory` instead of inherited
+/// descriptors, and returns the time until the guest's init has opened the port of the link.
+fn boot(command_line: &[String], directory: &Path) -> Duration {
+    let work = tempfile::tempdir_in(directory).unwrap();
+    let path = |name: &str| work.path().join(name).display().to_string();
+    let mut words = Vec::new();
+    let mut arguments = command_line[1..].iter();
+    while let Some(word) = arguments.next() {
+        let argument = |words: &mut Vec<String>, value: &String| words.extend([word.clone(), value.clone()]);
+        match (word.as_str(), arguments.clone().next()) {
+            ("-add-fd", Some(_)) => drop(arguments.next()),
+            ("-chardev", Some(value)) => {
+                let id =
+                    ["qmp", "link", "console"].into_iter().find(|id| value.contains(&format!("id={id}")));
+                let id = id.unwrap_or_else(|| panic!("unknown chardev {value}"));
+                let own = match id {
+                    "console" => format!("file,id=console,path={}", path("console")),
+                    _ => format!("socket,id={id},path={},server=on,wait=off", path(id)),
+                };
+                argument(&mut words, &own);
+                arguments.next();
+            }
+            _ => words.push(word.clone()),
+        }
+    }
+    let start = Instant::now();
+    let mut qemu = Command::new(&command_line[0])
+        .args(&words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    wait_for_port(&path("qmp"), start);
+    let took = start.elapsed();
+    qemu.kill().unwrap();
+    qemu.wait().unwrap();
+    took
+}
+
+/// Speaks QMP until it tells that the guest has opened a port.
+fn wait_for_port(socket: &str, start: Instant) {
+    let stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(start.elapsed() < LIMIT, "QEMU's socket: {error}"),
+        }
+        sleep(Duration::from_millis(1));
+    };
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    (&stream).write_all(b"{\"execute\":\"qmp_capabilities\"}\n").unwrap();
+    for line in BufReader::new(stream).lines() {
+        let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if event["event"] == "VSERPORT_CHANGE" && event["data"]["open"] == true {
+            return;
+        }
+    }
+    panic!("QEMU ended before the guest's init was up");
+}

@@ -3,6 +3,7 @@
 mod auth;
 mod config;
 mod digest;
+mod erofs;
 mod error;
 mod layer;
 mod platform;

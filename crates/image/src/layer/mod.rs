@@ -1,16 +1,22 @@
 //! Layers: from a tar stream to a disk and back.
+//!
+//! A layer's disk normally depends on its tar alone and is named by its diff ID. Some layers
+//! borrow from those below: directories that the tar uses but does not describe get the lower
+//! layer's attributes (in an overlay the upper directory's would win), hard links to files of a lower layer get
+//! a copy, and an opaque root becomes a whiteout for each lower name. Such a disk is right over
+//! that one chain of layers only, and is named by its chain ID.
 
-/// What is wrong with a layer.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// Its tar cannot be read.
-    #[error("tar stream is damaged")]
-    Tar(#[source] crate::tar::TarError),
-}
+mod convert;
+mod decompress;
+mod error;
+mod lower;
+mod path;
+mod stream;
+mod tarmap;
 
-impl LayerError {
-    /// The kind of failure.
-    pub fn kind(&self) -> crate::error::ErrorKind {
-        crate::error::ErrorKind::InvalidInput
-    }
-}
+pub use convert::{Converted, RootEntry, Summary};
+pub use decompress::Limits;
+pub use error::LayerError;
+pub use lower::Lower;
+pub use stream::{Source, convert};
+pub use tarmap::TarMap;

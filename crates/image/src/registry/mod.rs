@@ -1,15 +1,25 @@
 //! Registries: the OCI distribution protocol's pulling half.
+//!
+//! What a registry sends is bounded in size and time, and checked against the digest it was asked
+//! for. A broken connection goes on where it broke. Credentials go to the registry they are for, over TLS or loopback,
+//! and to nobody it redirects to.
 
+mod blob;
+mod challenge;
+mod client;
+mod endpoint;
+mod error;
+mod manifest;
 mod settings;
+mod tls;
 
+pub use blob::{BlobStream, DownloadEvent, Sent};
+pub use client::{Client, Session};
+pub use endpoint::{Endpoint, endpoints};
+pub use error::{Refusal, RegistryError};
+pub use manifest::{
+    DOCKER_MANIFEST, Descriptor, Fetched, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST, choose, is_index,
+    media_type_of, parse_index, parse_manifest,
+};
 pub use settings::RegistryConfig;
-
-/// TLS cannot be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("no usable trust anchors")]
-pub struct TlsError;
-
-/// A registry cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot be reached")]
-pub struct RegistryError;
+pub use tls::TlsError;

@@ -1,0 +1,290 @@
+//! Reading the images that [`super::writer`] makes: lookups for the layers above, and checks.
+//!
+//! Only what our writer produces is understood (extended inodes, no compression, no shared
+//! attributes); every offset is checked, since the disk under a blob can rot.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::encode::{BLOCK, DIRENT, HOLE, INODE, MAGIC, SLOT, SUPERBLOCK_OFFSET, device_parts};
+use super::tree::{Attributes, Xattr};
+
+/// Largest directory read: two million names of full length.
+const MAX_DIRECTORY: u64 = 1 << 30;
+
+/// Why an image cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("layer image cannot be read")]
+    Io(#[from] io::Error),
+    /// It is not what the writer wrote.
+    #[error("layer image is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// An open image.
+pub struct Reader {
+    file: File,
+    meta_start: u64,
+    root: u64,
+    size: u64,
+}
+
+/// An inode.
+#[derive(Debug, Clone)]
+pub struct Inode {
+    /// Its number in the image; the same for all hard links.
+    pub nid: u64,
+    /// Type and permission bits as in `st_mode`.
+    pub mode: u16,
+    /// Bytes of content.
+    pub size: u64,
+    /// Owner, permission bits and time.
+    pub attributes: Attributes,
+    /// Names.
+    pub links: u32,
+    /// Extended attributes.
+    pub xattrs: Vec<Xattr>,
+    layout: u16,
+    union: u32,
+    /// First byte behind inode and attributes.
+    behind: u64,
+}
+
+impl Inode {
+    /// The type bits of the mode.
+    pub fn kind(&self) -> u16 {
+        self.mode & 0o170_000
+    }
+
+    /// It is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.kind() == 0o040_000
+    }
+
+    /// It is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind() == 0o100_000
+    }
+
+    /// Major and minor number of a device.
+    pub fn device(&self) -> (u32, u32) {
+        device_parts(self.union)
+    }
+
+    /// It hides the name in the layers below.
+    pub fn is_whiteout(&self) -> bool {
+        self.kind() == 0o020_000 && self.union == 0
+    }
+
+    /// A directory that hides the layers below.
+    pub fn is_opaque(&self) -> bool {
+        self.xattrs
+            .iter()
+            .any(|xattr| xattr.prefix == 4 && &*xattr.suffix == b"overlay.opaque" && &*xattr.value == b"y")
+    }
+}
+
+impl Reader {
+    /// Opens an image.
+    ///
+    /// # Errors
+    /// It is none, or cannot be read.
+    pub fn new(file: File) -> Result<Self, ReadError> {
+        let size = file.metadata()?.len();
+        let mut sb = [0; 128];
+        file.read_exact_at(&mut sb, SUPERBLOCK_OFFSET as u64)?;
+        if u32_at(&sb, 0) != MAGIC || u64::from(sb[12]) != u64::from(BLOCK.trailing_zeros()) {
+            return Err(ReadError::Damaged("no superblock"));
+        }
+        Ok(Self {
+            file,
+            meta_start: u64::from(u32_at(&sb, 40)) * BLOCK,
+            root: u64::from(u16_at(&sb, 14)),
+            size,
+        })
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn root(&self) -> Result<Inode, ReadError> {
+        self.inode(self.root)
+    }
+
+    /// The inode with this number.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn inode(&self, nid: u64) -> Result<Inode, ReadError> {
+        let at = nid.checked_mul(SLOT).and_then(|offset| offset.checked_add(self.meta_start));
+        let at = at.ok_or(ReadError::Damaged("inode number"))?;
+        let raw = self.bytes(at, INODE)?;
+        let format = u16_at(&raw, 0);
+        if format & 1 != 1 {
+            return Err(ReadError::Damaged("inode format"));
+        }
+        let area = match u16_at(&raw, 2) {
+            0 => Vec::new(),
+            count => self.bytes(at + INODE, 12 + 4 * (u64::from(count) - 1))?,
+        };
+        let mode = u16_at(&raw, 4);
+        Ok(Inode {
+            nid,
+            mode,
+            size: u64_at(&raw, 8),
+            attributes: Attributes {
+                mode: mode & 0o7777,
+                uid: u32_at(&raw, 24),
+                gid: u32_at(&raw, 28),
+                mtime: u64_at(&raw, 32) as i64,
+                mtime_nanoseconds: u32_at(&raw, 40),
+            },
+            links: u32_at(&raw, 44),
+            xattrs: xattrs(&area)?,
+            layout: format >> 1 & 7,
+            union: u32_at(&raw, 16),
+            behind: at + INODE + area.len() as u64,
+        })
+    }
+
+    /// What a directory has under `name`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Result<Option<Inode>, ReadError> {
+        let found = self.entries(directory)?.into_iter().find(|(entry, _)| entry == name);
+        found.map(|(_, nid)| self.inode(nid)).transpose()
+    }
+
+    /// A directory's names, without the dots, and their inode numbers.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn entries(&self, directory: &Inode) -> Result<Vec<(Vec<u8>, u64)>, ReadError> {
+        if !directory.is_directory() || directory.size > MAX_DIRECTORY {
+            return Err(ReadError::Damaged("directory"));
+        }
+        let mut content = vec![0; directory.size as usize];
+        self.read(directory, 0, &mut content)?;
+        let mut entries = Vec::new();
+        for block in content.chunks(BLOCK as usize) {
+            let bad = || ReadError::Damaged("directory block");
+            let first = block.get(8..10).ok_or_else(bad)?;
+            let count = usize::from(u16_at(first, 0)) / DIRENT;
+            let offset = |index: usize| -> Result<usize, ReadError> {
+                let entry = block.get(index * DIRENT..(index + 1) * DIRENT).ok_or_else(bad)?;
+                Ok(usize::from(u16_at(entry, 8)))
+            };
+            for index in 0..count {
+                let start = offset(index)?;
+                let end = if index + 1 < count { offset(index + 1)? } else { block.len() };
+                let name = block.get(start..end).ok_or_else(bad)?;
+                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                if name != b"." && name != b".." {
+                    entries.push((name.to_vec(), u64_at(block, index * DIRENT)));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn symlink(&self, inode: &Inode) -> Result<Vec<u8>, ReadError> {
+        if inode.size > BLOCK {
+            return Err(ReadError::Damaged("symbolic link"));
+        }
+        let mut target = vec![0; inode.size as usize];
+        self.read(inode, 0, &mut target)?;
+        Ok(target)
+    }
+
+    /// Reads content at `offset`; the range must lie within the file.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&self, inode: &Inode, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        let length = out.len() as u64;
+        if offset.checked_add(length).is_none_or(|end| end > inode.size) {
+            return Err(ReadError::Damaged("range beyond the end of a file"));
+        }
+        match inode.layout {
+            0 => Ok(self.file.read_exact_at(out, u64::from(inode.union) * BLOCK + offset)?),
+            2 => {
+                let in_blocks = inode.size / BLOCK * BLOCK;
+                let split = in_blocks.saturating_sub(offset).min(length) as usize;
+                self.file.read_exact_at(&mut out[..split], u64::from(inode.union) * BLOCK + offset)?;
+                let from = inode.behind + (offset + split as u64).saturating_sub(in_blocks);
+                Ok(self.file.read_exact_at(&mut out[split..], from)?)
+            }
+            4 => self.read_chunks(inode, offset, out),
+            _ => Err(ReadError::Damaged("inode layout")),
+        }
+    }
+
+    /// Reads from a file with a chunk table.
+    fn read_chunks(&self, inode: &Inode, mut offset: u64, mut out: &mut [u8]) -> Result<(), ReadError> {
+        let chunk = BLOCK << (inode.union & 31).min(32);
+        while !out.is_empty() {
+            let entry = self.bytes(inode.behind + offset / chunk * 4, 4)?;
+            let length = (chunk - offset % chunk).min(out.len() as u64);
+            let (now, rest) = out.split_at_mut(length as usize);
+            match u32_at(&entry, 0) {
+                HOLE => now.fill(0),
+                block => {
+                    // The last chunk may end beyond the image's last block only by what is zero.
+                    self.file.read_exact_at(now, u64::from(block) * BLOCK + offset % chunk)?;
+                }
+            }
+            out = rest;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the image, bounded by its size.
+    fn bytes(&self, at: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+        if at.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(ReadError::Damaged("offset beyond the end"));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+}
+
+/// Takes an attribute area apart.
+fn xattrs(area: &[u8]) -> Result<Vec<Xattr>, ReadError> {
+    let bad = || ReadError::Damaged("extended attributes");
+    let mut rest = area.get(12..).unwrap_or_default();
+    let mut xattrs = Vec::new();
+    while !rest.is_empty() {
+        let [name_length, prefix, low, high, ..] = *rest else { return Err(bad()) };
+        let value_start = 4 + usize::from(name_length);
+        let end = value_start + usize::from(u16::from_le_bytes([low, high]));
+        let suffix = rest.get(4..value_start).ok_or_else(bad)?.into();
+        let value = rest.get(value_start..end).ok_or_else(bad)?.into();
+        xattrs.push(Xattr { prefix, suffix, value });
+        rest = rest.get(end.next_multiple_of(4)..).ok_or_else(bad)?;
+    }
+    Ok(xattrs)
+}
+
+/// Little-endian numbers; the callers' slices are long enough by construction.
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}

@@ -1,0 +1,455 @@
+//! Requests to registries: schemes, redirects, logins.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use reqwest::{Response, StatusCode, Url};
+use serde::Deserialize;
+
+use crate::auth::Auth;
+use crate::digest::Digest;
+use crate::reference::Reference;
+
+use super::challenge::Challenge;
+use super::endpoint::{Endpoint, is_insecure};
+use super::error::{Refusal, RegistryError};
+use super::manifest::{
+    DOCKER_LIST, DOCKER_MANIFEST, Fetched, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST, media_type_of,
+};
+use super::settings::RegistryConfig;
+use super::tls::Roots;
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most redirects followed.
+const MAX_REDIRECTS: usize = 10;
+/// Most bytes of an error or token answer.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// Speaks to registries. One serves all pulls.
+pub struct Client {
+    config: RegistryConfig,
+    roots: Roots,
+    /// HTTP clients by registry and whether its certificate is checked.
+    clients: Mutex<HashMap<(String, bool), reqwest::Client>>,
+    /// Schemes found out, by registry.
+    schemes: Mutex<HashMap<String, &'static str>>,
+}
+
+/// One registry for the time of one pull: a way to speak, and what it wants to see.
+pub struct Session<'a> {
+    client: &'a Client,
+    http: reqwest::Client,
+    base: Url,
+    path: String,
+    insecure: bool,
+    auth: Option<Auth>,
+    authorization: tokio::sync::Mutex<Option<HeaderValue>>,
+}
+
+impl Client {
+    /// Reads the system's trust anchors.
+    pub fn new(config: RegistryConfig) -> Self {
+        Self { config, roots: Roots::system(), clients: Mutex::default(), schemes: Mutex::default() }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RegistryConfig {
+        &self.config
+    }
+
+    /// Gets ready to speak to an endpoint about a repository.
+    ///
+    /// # Errors
+    /// It cannot be reached in any acceptable way.
+    pub async fn session(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        auth: Option<Auth>,
+    ) -> Result<Session<'_>, RegistryError> {
+        let http = self.http(&endpoint.host, !endpoint.insecure)?;
+        let scheme = self.scheme(endpoint, &http).await?;
+        let text = format!("{scheme}://{}{}/", endpoint.host, endpoint.prefix);
+        let base = Url::parse(&text)
+            .map_err(|error| RegistryError::Protocol { url: text, problem: error.to_string() })?;
+        Ok(Session {
+            client: self,
+            http,
+            base,
+            path: reference.path().to_owned(),
+            insecure: endpoint.insecure,
+            auth: auth.filter(|_| endpoint.origin),
+            authorization: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The HTTP client for a registry.
+    fn http(&self, host: &str, verify: bool) -> Result<reqwest::Client, RegistryError> {
+        let mut clients = self.clients.lock().expect("no holder panics");
+        let key = (host.to_owned(), verify);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let tls = self.roots.config(&self.config.certs_dir, host, verify)?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("hyper/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|source| RegistryError::Http { url: host.to_owned(), source })?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    /// The endpoint's scheme: given, known, or found out by asking, TLS first.
+    async fn scheme(
+        &self,
+        endpoint: &Endpoint,
+        http: &reqwest::Client,
+    ) -> Result<&'static str, RegistryError> {
+        if let Some(scheme) = endpoint.scheme {
+            return Ok(scheme);
+        }
+        if let Some(scheme) = self.schemes.lock().expect("no holder panics").get(&endpoint.host) {
+            return Ok(scheme);
+        }
+        let mut failure = None;
+        for scheme in ["https", "http"] {
+            let url = format!("{scheme}://{}{}/v2/", endpoint.host, endpoint.prefix);
+            match self.send(http.get(&url), &url).await {
+                Ok(answer) if scheme == "http" || answer.status() != StatusCode::BAD_REQUEST => {
+                    self.schemes.lock().expect("no holder panics").insert(endpoint.host.clone(), scheme);
+                    return Ok(scheme);
+                }
+                Ok(_) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or(RegistryError::Protocol {
+            url: endpoint.host.clone(),
+            problem: "it speaks neither https nor http".to_owned(),
+        }))
+    }
+
+    /// Sends one request and waits for the answer's head.
+    async fn send(&self, request: reqwest::RequestBuilder, url: &str) -> Result<Response, RegistryError> {
+        let after = self.config.stall_timeout;
+        match tokio::time::timeout(after, request.send()).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(RegistryError::Http { url: shown(url), source: source.without_url() }),
+            Err(_) => Err(RegistryError::Stalled { url: shown(url), after }),
+        }
+    }
+
+    /// Reads an answer's body up to a limit.
+    async fn body(&self, mut answer: Response, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let url = shown(answer.url().as_str());
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk(&mut answer).await? {
+            if body.len() as u64 + chunk.len() as u64 > limit {
+                return Err(RegistryError::Protocol { url, problem: format!("more than {limit} bytes") });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// The next bytes of a body.
+    pub(super) async fn chunk(&self, answer: &mut Response) -> Result<Option<Bytes>, RegistryError> {
+        let after = self.config.stall_timeout;
+        match tokio::time::timeout(after, answer.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(source)) => {
+                Err(RegistryError::Http { url: shown(answer.url().as_str()), source: source.without_url() })
+            }
+            Err(_) => Err(RegistryError::Stalled { url: shown(answer.url().as_str()), after }),
+        }
+    }
+}
+
+impl Session<'_> {
+    /// `host[:port]`, for messages.
+    pub fn registry(&self) -> String {
+        let host = self.base.host_str().unwrap_or_default();
+        self.base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        self.client
+    }
+
+    /// Fetches a manifest or index by tag or digest; the bytes fit the digest, if one was asked for.
+    /// None for schema 1.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn manifest(
+        &self,
+        name: &str,
+        expected: Option<Digest>,
+    ) -> Result<Option<Fetched>, RegistryError> {
+        let mut accept = HeaderMap::new();
+        for media_type in [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST] {
+            accept.append(ACCEPT, HeaderValue::from_static(media_type));
+        }
+        let answer = self.get(&format!("manifests/{name}"), &accept).await?;
+        let url = shown(answer.url().as_str());
+        let header =
+            |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (content_type, content_digest) = (header("content-type"), header("docker-content-digest"));
+        let bytes = self.client.body(answer, MAX_MANIFEST).await?;
+        let digest = Digest::of(&bytes);
+        let claimed = content_digest.and_then(|text| text.parse::<Digest>().ok());
+        if let Some(expected) = expected.or(claimed).filter(|expected| *expected != digest) {
+            let problem = format!("expected digest {expected}, got {digest}");
+            return Err(RegistryError::Content { url, problem });
+        }
+        match media_type_of(&bytes, content_type.as_deref()) {
+            Ok(Some(media_type)) => Ok(Some(Fetched { bytes, digest, media_type })),
+            Ok(None) => Ok(None),
+            Err(problem) => Err(RegistryError::Protocol { url, problem }),
+        }
+    }
+
+    /// Fetches a small blob whole and checks it.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn small_blob(&self, digest: Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
+        let answer = self.get(&format!("blobs/{digest}"), &HeaderMap::new()).await?;
+        let url = shown(answer.url().as_str());
+        let bytes = self.client.body(answer, size).await?;
+        if bytes.len() as u64 != size || Digest::of(&bytes) != digest {
+            let problem = format!(
+                "expected {size} bytes with digest {digest}, got {} with {}",
+                bytes.len(),
+                Digest::of(&bytes)
+            );
+            return Err(RegistryError::Content { url, problem });
+        }
+        Ok(bytes)
+    }
+
+    /// Begins a blob's download at `offset`. The answer is 200 or, from an offset, maybe 206.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub(super) async fn open_blob(&self, digest: Digest, offset: u64) -> Result<Response, RegistryError> {
+        let mut headers = HeaderMap::new();
+        if offset > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={offset}-"));
+            headers.insert(RANGE, range.expect("digits are a valid header"));
+        }
+        self.get(&format!("blobs/{digest}"), &headers).await
+    }
+
+    /// A request below the repository, with whatever login it takes. Only success comes back.
+    async fn get(&self, what: &str, headers: &HeaderMap) -> Result<Response, RegistryError> {
+        let text = format!("{}v2/{}/{what}", self.base, self.path);
+        let url = Url::parse(&text)
+            .map_err(|error| RegistryError::Protocol { url: text, problem: error.to_string() })?;
+        let used = self.authorization.lock().await.clone();
+        let answer = self.follow(url.clone(), headers, used.as_ref()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return self.success(answer).await;
+        }
+        let Some(challenge) = challenge_of(&answer) else { return self.success(answer).await };
+        {
+            // Several layers meet the same challenge; the first one answers for all.
+            let mut authorization = self.authorization.lock().await;
+            if *authorization == used {
+                match self.answer(&challenge).await? {
+                    Some(value) => *authorization = Some(value),
+                    None => return self.success(answer).await,
+                }
+            }
+        }
+        let now = self.authorization.lock().await.clone();
+        let answer = self.follow(url, headers, now.as_ref()).await?;
+        self.success(answer).await
+    }
+
+    /// Sends a request and follows redirects. Only the registry itself sees the authorization.
+    async fn follow(
+        &self,
+        mut url: Url,
+        headers: &HeaderMap,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
+        for _ in 0..MAX_REDIRECTS {
+            let at_registry = url.origin() == self.base.origin();
+            let http = match (at_registry, url.host_str()) {
+                (false, Some(host)) => {
+                    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+                    self.client.http(&host, !is_insecure(&host, &self.client.config.insecure))?
+                }
+                _ => self.http.clone(),
+            };
+            let mut request = http.get(url.clone()).headers(headers.clone());
+            if let (true, Some(value)) = (at_registry, authorization) {
+                request = request.header(AUTHORIZATION, value.clone());
+            }
+            let answer = self.client.send(request, url.as_str()).await?;
+            if !answer.status().is_redirection() {
+                return Ok(answer);
+            }
+            let fail = |problem: &str| RegistryError::Protocol {
+                url: shown(url.as_str()),
+                problem: problem.to_owned(),
+            };
+            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let next =
+                location.and_then(|location| url.join(location).ok()).ok_or(fail("a redirect to nowhere"))?;
+            match (url.scheme(), next.scheme()) {
+                (_, "https") | ("http", "http") => {}
+                ("https", "http") if self.insecure => {}
+                _ => return Err(fail("a redirect away from https")),
+            }
+            url = next;
+        }
+        Err(RegistryError::Protocol { url: shown(url.as_str()), problem: "too many redirects".to_owned() })
+    }
+
+    /// The answer itself if it is a success, else its refusal.
+    async fn success(&self, answer: Response) -> Result<Response, RegistryError> {
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let url = shown(answer.url().as_str());
+        let refusal = self.refusal(answer).await;
+        Err(RegistryError::Refused { url, refusal })
+    }
+
+    /// Reads what a refusal says.
+    async fn refusal(&self, answer: Response) -> Refusal {
+        #[derive(Deserialize)]
+        struct Errors {
+            errors: Vec<ErrorEntry>,
+        }
+        #[derive(Deserialize)]
+        struct ErrorEntry {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: String,
+        }
+        let status = answer.status().as_u16();
+        let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = seconds.map(Duration::from_secs);
+        let body = self.client.body(answer, MAX_ANSWER).await.unwrap_or_default();
+        let first =
+            serde_json::from_slice(&body).ok().and_then(|errors: Errors| errors.errors.into_iter().next());
+        let clean = |text: String| text.chars().filter(|c| !c.is_control()).take(400).collect();
+        let (code, message) =
+            first.map_or_else(Default::default, |entry| (clean(entry.code), clean(entry.message)));
+        Refusal { status, code, message, retry_after }
+    }
+
+    /// The header that answers a challenge; none if there is nothing to answer it with.
+    async fn answer(&self, challenge: &Challenge) -> Result<Option<HeaderValue>, RegistryError> {
+        match (challenge, &self.auth) {
+            (_, Some(Auth::RegistryToken(token))) => Ok(secret(&format!("Bearer {token}"))),
+            (Challenge::Basic, Some(Auth::Basic { username, password })) => Ok(basic(username, password)),
+            (Challenge::Basic, _) => Ok(None),
+            (Challenge::Bearer { realm, service, scope }, _) => {
+                let token = self.token(realm, service.as_deref(), scope.as_deref()).await?;
+                Ok(secret(&format!("Bearer {token}")))
+            }
+        }
+    }
+
+    /// A token from the registry's token server.
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: Option<&str>,
+    ) -> Result<String, RegistryError> {
+        #[derive(Deserialize)]
+        struct Token {
+            #[serde(default)]
+            token: String,
+            #[serde(default)]
+            access_token: String,
+        }
+        let fail = |problem: &str| RegistryError::Protocol { url: shown(realm), problem: problem.to_owned() };
+        let mut url = Url::parse(realm).map_err(|_| fail("the token server's address is none"))?;
+        let host = url.host_str().ok_or(fail("the token server's address is none"))?;
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let plain_is_fine = self.insecure || is_insecure(&host, &self.client.config.insecure);
+        if url.scheme() != "https" && !(url.scheme() == "http" && plain_is_fine) {
+            return Err(fail("the token server is not reached by https"));
+        }
+        let own_scope = format!("repository:{}:pull", self.path);
+        let scope = scope.unwrap_or(&own_scope);
+        let http =
+            self.client.http(&host, !is_insecure(&host, &self.client.config.insecure) && !self.insecure)?;
+        let mut fields = vec![("scope", scope)];
+        fields.extend(service.map(|service| ("service", service)));
+        let request = if let Some(Auth::IdentityToken(token)) = &self.auth {
+            fields.extend([
+                ("grant_type", "refresh_token"),
+                ("client_id", "hyper"),
+                ("refresh_token", token),
+            ]);
+            let mut form = Url::parse("form:").expect("a constant URL");
+            form.query_pairs_mut().extend_pairs(&fields);
+            let body = form.query().unwrap_or_default().to_owned();
+            http.post(url.clone()).header("content-type", "application/x-www-form-urlencoded").body(body)
+        } else {
+            if let Some(Auth::Basic { username, .. }) = &self.auth {
+                fields.push(("account", username));
+            }
+            url.query_pairs_mut().extend_pairs(&fields);
+            let request = http.get(url.clone());
+            match &self.auth {
+                Some(Auth::Basic { username, password }) => {
+                    let value = basic(username, password).ok_or(fail("the credentials are no header"))?;
+                    request.header(AUTHORIZATION, value)
+                }
+                _ => request,
+            }
+        };
+        let answer = self.client.send(request, url.as_str()).await?;
+        let answer = self.success(answer).await?;
+        let body = self.client.body(answer, MAX_ANSWER).await?;
+        let token: Token =
+            serde_json::from_slice(&body).map_err(|_| fail("the token server sends no token"))?;
+        let text = if token.token.is_empty() { token.access_token } else { token.token };
+        if text.is_empty() { Err(fail("the token server sends no token")) } else { Ok(text) }
+    }
+}
+
+/// The challenge in a 401 answer.
+fn challenge_of(answer: &Response) -> Option<Challenge> {
+    let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+    let values: Vec<&str> = headers.filter_map(|value| value.to_str().ok()).collect();
+    Challenge::parse(&values.join(", "))
+}
+
+/// Basic authorization.
+fn basic(username: &str, password: &str) -> Option<HeaderValue> {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
+    secret(&format!("Basic {text}"))
+}
+
+/// A header value that logs do not show.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// A URL without its query, which may hold signatures.
+pub(super) fn shown(url: &str) -> String {
+    url.split('?').next().unwrap_or_default().chars().take(300).collect()
+}

@@ -1,0 +1,149 @@
+//! hyperd killed in the middle of everything: nothing is lost.
+
+use std::time::Duration;
+
+use hyper_e2e::command::{wait_until, wait_until_within};
+use hyper_e2e::instance::kill;
+use hyper_e2e::{Instance, Options};
+use rustix::process::Signal;
+
+use crate::case_list;
+use crate::session::Case;
+
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
+    case_list![Own:
+        no_container_log_line_or_exit_status_is_lost_with_the_daemon,
+        a_pull_goes_on_after_the_daemon_was_killed,
+        a_killed_hypervisor_ends_its_containers_and_nothing_else,
+        a_killed_shim_ends_its_containers_and_nothing_else,
+        a_daemon_killed_while_it_starts_containers_leaves_none_behind,
+    ]
+    .to_vec()
+}
+
+fn engine() -> Instance {
+    Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() })
+}
+
+fn no_container_log_line_or_exit_status_is_lost_with_the_daemon() {
+    let engine = engine();
+    let hyper = |arguments: &[&str]| engine.hyper(arguments).run();
+    let count = "n=0; while [ $n -lt 60 ]; do n=$((n + 1)); echo line $n; sleep 0.1; done; exit 7";
+    hyper(&["run", "-d", "--name", "counts", "busybox:latest", "sh", "-c", count]).ok();
+    hyper(&["run", "-d", "--name", "ends", "busybox:latest", "sh", "-c", "sleep 2; exit 9"]).ok();
+    hyper(&["run", "-d", "--name", "stays", "busybox:latest", "sleep", "1000"]).ok();
+    let mut attached = engine.hyper(&["run", "-i", "--name", "attached", "busybox:latest", "cat"]).spawn();
+    attached.send(b"before\n");
+    attached.wait_for("before");
+    let mut exec =
+        engine.hyper(&["exec", "stays", "sh", "-c", "echo in exec; sleep 3; echo done >/tmp/done"]).spawn();
+    exec.wait_for("in exec");
+    let mut following = engine.hyper(&["logs", "-f", "counts"]).spawn();
+    following.wait_for("line 3");
+
+    engine.kill_daemon();
+    // Every command that hung on the daemon ends, with an error.
+    for command in [&mut attached, &mut exec, &mut following] {
+        assert_ne!(command.wait_within(Duration::from_secs(30)).code, 0);
+    }
+    // The container whose exit nobody heard has ended before the daemon is back.
+    wait_until("the exit is on record", || {
+        hyper_e2e::leftovers::files(&engine.run_directory()).iter().any(|file| file.contains("/exits/"))
+    });
+    engine.start_daemon();
+    hyper(&["wait", "ends"]).ok().prints("9\n");
+    hyper(&["wait", "counts"]).ok().prints("7\n");
+    let expected: String = (1..=60).map(|n| format!("line {n}\n")).collect();
+    hyper(&["logs", "counts"]).ok().prints(&expected);
+    hyper(&["exec", "stays", "sh", "-c", "until cat /tmp/done; do sleep 0.1; done"]).ok().prints("done\n");
+    let mut again = engine.hyper(&["attach", "attached"]).spawn();
+    again.send(b"after\n");
+    again.wait_for("after");
+    drop(again);
+    hyper(&["logs", "attached"]).ok().prints("before\nafter\n");
+    hyper(&["stop", "-t", "0", "stays"]).ok();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn a_pull_goes_on_after_the_daemon_was_killed() {
+    let engine = Instance::start(Options::default());
+    engine.start_daemon();
+    let mut pull =
+        engine.hyper(&["pull", "localhost:5000/postgres:15"]).timeout(Duration::from_secs(300)).spawn();
+    wait_until("the pull has begun", || {
+        !hyper_e2e::leftovers::files(&engine.root().join("images")).is_empty()
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    engine.kill_daemon();
+    assert_ne!(pull.wait().code, 0);
+    engine.hyper(&["pull", "localhost:5000/postgres:15"]).timeout(Duration::from_secs(300)).run().ok();
+    let version = ["run", "--rm", "localhost:5000/postgres:15", "postgres", "--version"];
+    assert!(engine.hyper(&version).run().ok().out().contains("(PostgreSQL) 15"));
+    engine.hyper(&["rmi", "localhost:5000/postgres:15"]).run().ok();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+/// Process numbers of the programs of this engine whose name has `part`.
+fn processes(engine: &Instance, part: &str) -> Vec<i32> {
+    let of_program = |command: &str| command.split(' ').next().is_some_and(|program| program.contains(part));
+    engine
+        .pod_processes()
+        .into_iter()
+        .filter(|process| of_program(&process.command))
+        .map(|process| process.pid)
+        .collect()
+}
+
+fn a_killed_hypervisor_ends_its_containers_and_nothing_else() {
+    killed("qemu-system");
+}
+
+fn a_killed_shim_ends_its_containers_and_nothing_else() {
+    killed("containerd-shim-hyper");
+}
+
+/// Kills the program of the first of two containers.
+fn killed(program: &str) {
+    let engine = engine();
+    let hyper = |arguments: &[&str]| engine.hyper(arguments).run();
+    let mut attached = engine
+        .hyper(&["run", "--name", "victim", "busybox:latest", "sh", "-c", "echo up; sleep 1000"])
+        .spawn();
+    attached.wait_for("up");
+    let victims = processes(&engine, program);
+    hyper(&["run", "-d", "--name", "other", "busybox:latest", "sleep", "1000"]).ok();
+    assert_eq!(victims.len(), 1, "one {program} for one container");
+    kill(victims[0], Signal::KILL);
+    let output = attached.wait_within(Duration::from_secs(30));
+    assert!(output.code != 0 && output.code < 256, "{output}");
+    let status = || engine.hyper(&["inspect", "victim"]).run().out();
+    wait_until_within("the container has ended", Duration::from_secs(30), || {
+        status().contains("\"exited\"") || status().contains("\"dead\"")
+    });
+    hyper(&["exec", "other", "echo", "alive"]).ok().prints("alive\n");
+    hyper(&["logs", "victim"]).ok().prints("up\n");
+    hyper(&["rm", "-f", "victim"]).ok();
+    hyper(&["run", "--rm", "--name", "victim", "busybox:latest", "true"]).ok();
+    hyper(&["rm", "-f", "other"]).ok();
+    engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn a_daemon_killed_while_it_starts_containers_leaves_none_behind() {
+    let engine = engine();
+    for pause in [0, 40, 80, 150, 300, 600, 1000] {
+        let mut run = engine.hyper(&["run", "--rm", "busybox:latest", "true"]).spawn();
+        std::thread::sleep(Duration::from_millis(pause));
+        engine.kill_daemon();
+        run.wait_within(Duration::from_secs(60));
+        engine.start_daemon();
+        engine.hyper(&["run", "--rm", "busybox:latest", "echo", "works"]).run().ok().prints("works\n");
+    }
+    let ids = engine.hyper(&["ps", "-aq"]).run().ok().out();
+    for id in ids.split_whitespace() {
+        engine.hyper(&["rm", "-f", id]).run().ok();
+    }
+    engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}

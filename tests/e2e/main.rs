@@ -1,0 +1,111 @@
+//! End-to-end tests: real images, real guests, `hyper` and the docker CLI.
+//!
+//! Most cases share one engine and run with both command lines; a case that
+//! disturbs its engine (kills the daemon, fills its disk) starts its own. At
+//! the end the shared engine is taken down and must have left nothing.
+//! Arguments are those of libtest: a name filter, `--list`, `--test-threads`.
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping")]
+
+mod bad_images;
+mod bad_input;
+mod crash;
+mod images;
+mod lifecycle;
+mod machine;
+mod network;
+mod pods;
+mod run;
+mod servers;
+mod session;
+mod terminal;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use hyper_e2e::{Binaries, Cli, Instance, Options};
+use libtest_mimic::Arguments;
+use session::{Body, Case};
+
+/// Every case, in the order of a user's way.
+fn cases() -> Vec<(&'static str, Vec<Case>)> {
+    vec![
+        ("images", images::cases()),
+        ("run", run::cases()),
+        ("lifecycle", lifecycle::cases()),
+        ("terminal", terminal::cases()),
+        ("pods", pods::cases()),
+        ("network", network::cases()),
+        ("machine", machine::cases()),
+        ("bad_input", bad_input::cases()),
+        ("bad_images", bad_images::cases()),
+        ("servers", servers::cases()),
+        ("crash", crash::cases()),
+    ]
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Some(reason) = cannot_run() {
+        // Asked for by name, missing binaries are a failure; in a plain
+        // `cargo test` they are a test that cannot run here.
+        println!("skipped: the end-to-end tests: {reason}");
+        return if std::env::var_os("HYPER_BIN").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let docker = Cli::Docker.is_installed();
+    if !docker {
+        println!("skipped: every case with the docker CLI: docker is not installed");
+    }
+    let shared = needs_engine(&arguments).then(|| {
+        Arc::new(Instance::start(Options {
+            images: vec!["busybox:latest", "debian:12"],
+            ..Options::default()
+        }))
+    });
+    let mut trials = Vec::new();
+    for (group, cases) in cases() {
+        for case in cases {
+            trials.extend(case.trials(group, shared.as_ref(), docker));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let left = shared
+        .map(|shared| Arc::into_inner(shared).expect("every case has ended").finish())
+        .unwrap_or_default();
+    for line in &left {
+        eprintln!("left behind: {line}");
+    }
+    if left.is_empty() && !conclusion.has_failed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn cannot_run() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("they need root for network namespaces".to_owned());
+    }
+    for program in
+        ["nsenter", "setpriv", "nft", "ip", "mmdebstrap", "skopeo", "docker-registry", "qemu-system-x86_64"]
+    {
+        let found = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+        });
+        if !found {
+            return Some(format!("{program} is not installed"));
+        }
+    }
+    Binaries::find().err()
+}
+
+/// Whether any chosen case uses the shared engine; its start takes a moment.
+fn needs_engine(arguments: &Arguments) -> bool {
+    !arguments.list
+        && cases().iter().any(|(group, cases)| {
+            cases.iter().any(|case| {
+                let name = format!("{group}::{}", case.name);
+                let chosen = arguments.filter.as_ref().is_none_or(|filter| {
+                    [format!("{name}::hyper"), format!("{name}::docker")].iter().any(|name| {
+                        if arguments.exact { name == filter } else { name.contains(filter.as_str()) }
+                    })
+                });
+                chosen && !matches!(case.body, Body::Own(_))
+            })
+        })
+}

@@ -11,3 +11,5 @@ pub mod seccomp;
 pub mod spawn;
 pub mod tap;
 pub mod tsc;
+#[cfg(feature = "watch")]
+pub mod watch;

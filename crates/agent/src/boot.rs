@@ -1,0 +1,129 @@
+//! From a bare kernel to a machine that runs containers, and the end of it.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_link::GuestLink;
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::system::{RebootCommand, reboot};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::agent::{Agent, Places};
+use crate::disks::Sysfs;
+use crate::failure::{Attempt, Failed};
+use crate::port::Port;
+use crate::{cgroup, console, network, session};
+
+/// Where the initial root is moved aside to; a directory of the initramfs.
+const ASIDE: &str = "/run";
+
+/// Answers the host until the machine is to be powered off.
+///
+/// # Errors
+/// The machine cannot be made ready: a mount fails or the link's port does not appear.
+pub fn run() -> Result<(), Failed> {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    mount_all()?;
+    // Whatever runs out of memory, it must not be the one who tells of it.
+    fs::write("/proc/self/oom_score_adj", "-1000").attempt(|| "protect the agent".to_owned())?;
+    network::bring_up_loopback()?;
+    let places = Places::default();
+    cgroup::enable_controllers(&places.cgroups)?;
+    fs::create_dir_all(&places.run).attempt(|| "make the agent's directory".to_owned())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .attempt(|| "start the runtime".to_owned())?;
+    LocalSet::new().block_on(&runtime, async {
+        let agent = Agent::new(places, Box::new(Sysfs), true)?;
+        let mut terminate =
+            signal(SignalKind::terminate()).attempt(|| "listen for the signal to end".to_owned())?;
+        let port = Port::open().await?;
+        tokio::select! {
+            failed = answer(&agent, &port) => failed.map(|never| match never {}),
+            () = agent.powered_off() => Ok(()),
+            _ = terminate.recv() => {
+                agent.shut_down().await;
+                Ok(())
+            }
+        }
+    })
+}
+
+/// Session after session.
+async fn answer(agent: &std::rc::Rc<Agent>, port: &Port) -> Result<Infallible, Failed> {
+    loop {
+        port.connected().await.attempt(|| "wait for the host".to_owned())?;
+        match GuestLink::accept(port.clone()).await {
+            Ok(link) => session::serve(agent, link).await,
+            Err(error) => {
+                console::say(format_args!("no session: {error}"));
+                // A host that speaks nonsense must not keep the guest busy.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+/// Ends the machine.
+pub fn power_off() -> ! {
+    rustix::fs::sync();
+    // Without ACPI nothing can cut the power; then a restart ends it, for VMMs are told not to restart.
+    let _ = reboot(RebootCommand::PowerOff);
+    let _ = reboot(RebootCommand::Restart);
+    loop {
+        std::thread::park();
+    }
+}
+
+fn mount_all() -> Result<(), Failed> {
+    leave_initial_root()?;
+    let none = MountFlags::empty();
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mounts = [
+        ("proc", "/proc", plain, None),
+        ("sysfs", "/sys", plain, None),
+        ("devtmpfs", "/dev", MountFlags::NOSUID, None),
+        ("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"mode=0600,ptmxmode=0666")),
+        ("tmpfs", "/dev/shm", plain, Some(c"mode=1777,size=64m")),
+        ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755")),
+        ("cgroup2", "/sys/fs/cgroup", plain, Some(c"nsdelegate,memory_recursiveprot")),
+        ("mqueue", "/dev/mqueue", plain, None),
+        ("tmpfs", "/tmp", none, Some(c"mode=1777")),
+    ];
+    for (kind, target, flags, options) in mounts {
+        if let Err(error) = fs::create_dir_all(target)
+            && !Path::new(target).is_dir()
+        {
+            return Err(error).attempt(|| format!("make {target}"));
+        }
+        match mount(kind, target, kind, flags, options) {
+            Ok(()) => {}
+            // A kernel may mount devtmpfs by itself.
+            Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => return Err(error).attempt(|| format!("mount {kind} on {target}")),
+        }
+    }
+    Ok(())
+}
+
+/// Puts a mount over the initial root, which the kernel lets nobody pivot away from: containers need to.
+fn leave_initial_root() -> Result<(), Failed> {
+    let failed = || "leave the initial root".to_owned();
+    fs::create_dir_all(ASIDE).attempt(failed)?;
+    mount_bind("/", ASIDE).attempt(failed)?;
+    let steps = || -> io::Result<()> {
+        rustix::process::chdir(ASIDE)?;
+        mount_move(".", "/")?;
+        rustix::process::chroot(".")?;
+        rustix::process::chdir("/")?;
+        Ok(())
+    };
+    steps().attempt(failed)
+}

@@ -1,0 +1,91 @@
+//! Disks as the guest finds them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hyper_protocol::agent::DiskAddress;
+
+use crate::deadline::until;
+use crate::failure::{Attempt, Failed};
+
+/// How long a disk may take from being plugged to being found.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A plugged disk announces itself; only when it has not by then is the bus asked, and again at this pace.
+const SCAN_AFTER: Duration = Duration::from_millis(50);
+
+/// Where disks are found. The product's answer is [`Sysfs`].
+pub trait Disks {
+    /// The device node of a disk, if it is there.
+    ///
+    /// # Errors
+    /// The machine cannot be asked.
+    fn find(&self, address: &DiskAddress) -> io::Result<Option<PathBuf>>;
+
+    /// Asks the bus to look again for a disk that has not announced itself.
+    fn scan(&self, address: &DiskAddress);
+}
+
+/// Disks of this machine, by `/sys` and `/dev`.
+#[derive(Debug, Default)]
+pub struct Sysfs;
+
+impl Disks for Sysfs {
+    fn find(&self, address: &DiskAddress) -> io::Result<Option<PathBuf>> {
+        let name = match address {
+            DiskAddress::Scsi { target, lun } => scsi_block_device(*target, *lun)?,
+            DiskAddress::VirtioBlk { serial } => virtio_block_device(serial)?,
+        };
+        Ok(name.map(|name| Path::new("/dev").join(name)).filter(|node| node.exists()))
+    }
+
+    fn scan(&self, address: &DiskAddress) {
+        let DiskAddress::Scsi { target, lun } = address else { return };
+        for host in fs::read_dir("/sys/class/scsi_host").into_iter().flatten().flatten() {
+            // A bus that cannot be asked finds nothing, which the caller tells.
+            let _ = fs::write(host.path().join("scan"), format!("0 {target} {lun}"));
+        }
+    }
+}
+
+fn scsi_block_device(target: u16, lun: u16) -> io::Result<Option<String>> {
+    let suffix = format!(":0:{target}:{lun}");
+    for device in fs::read_dir("/sys/bus/scsi/devices")?.flatten() {
+        if device.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
+            let mut blocks = fs::read_dir(device.path().join("block")).into_iter().flatten().flatten();
+            return Ok(blocks.next().and_then(|block| block.file_name().into_string().ok()));
+        }
+    }
+    Ok(None)
+}
+
+fn virtio_block_device(serial: &str) -> io::Result<Option<String>> {
+    for block in fs::read_dir("/sys/block")?.flatten() {
+        if fs::read_to_string(block.path().join("serial")).is_ok_and(|found| found.trim_end() == serial) {
+            return Ok(block.file_name().into_string().ok());
+        }
+    }
+    Ok(None)
+}
+
+/// Waits for a disk and returns its device node.
+pub(crate) async fn wait(disks: &dyn Disks, address: &DiskAddress) -> Result<PathBuf, Failed> {
+    let mut found = disks.find(address);
+    let mut asked = Instant::now();
+    until(PATIENCE, || {
+        if matches!(found, Ok(None)) && asked.elapsed() >= SCAN_AFTER {
+            disks.scan(address);
+            asked = Instant::now();
+        }
+        if matches!(found, Ok(None)) {
+            found = disks.find(address);
+        }
+        !matches!(found, Ok(None))
+    })
+    .await;
+    found
+        .attempt(|| format!("look for the disk {address:?}"))?
+        .ok_or_else(|| Failed::not_found(format!("no disk {address:?} appeared within {PATIENCE:?}")))
+}

@@ -1,0 +1,115 @@
+//! The command groups: `container`, `image`, `pod`, `system`.
+
+use std::ffi::OsString;
+
+use clap::Subcommand;
+
+use crate::commands::*;
+
+/// `hyper container …`
+#[derive(Debug, Subcommand)]
+pub enum ContainerCommand {
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(AttachArgs),
+    /// Create a new container
+    Create(CreateArgs),
+    /// Execute a command in a running container
+    Exec(ExecArgs),
+    /// Display detailed information on one or more containers
+    Inspect(GroupInspectArgs),
+    /// Kill one or more running containers
+    Kill(KillArgs),
+    /// Fetch the logs of a container
+    Logs(LogsArgs),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(PsArgs),
+    /// Pause all processes within one or more containers
+    Pause(NamesArgs),
+    /// List port mappings or a specific mapping for the container
+    Port(PortArgs),
+    /// Remove all stopped containers
+    Prune(ContainerPruneArgs),
+    /// Rename a container
+    Rename(RenameArgs),
+    /// Restart one or more containers
+    Restart(StopArgs),
+    /// Remove one or more containers
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Create and run a new container from an image
+    Run(RunArgs),
+    /// Start one or more stopped containers
+    Start(StartArgs),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(StatsArgs),
+    /// Stop one or more running containers
+    Stop(StopArgs),
+    /// Display the running processes of a container
+    Top(TopArgs),
+    /// Unpause all processes within one or more containers
+    Unpause(NamesArgs),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(NamesArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// `hyper image …`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Show the history of an image
+    History(HistoryArgs),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(ImportArgs),
+    /// Display detailed information on one or more images
+    Inspect(GroupInspectArgs),
+    /// Load an image from a tar archive or STDIN
+    Load(LoadArgs),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(ImagesArgs),
+    /// Remove unused images
+    Prune(ImagePruneArgs),
+    /// Download an image from a registry
+    Pull(PullArgs),
+    /// Remove one or more images
+    #[command(visible_alias = "remove")]
+    Rm(RmiArgs),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(SaveArgs),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag(TagArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// `hyper pod …`
+#[derive(Debug, Subcommand)]
+pub enum PodCommand {
+    /// List pods
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(PodListArgs),
+    /// Create a pod that stays until it is removed
+    Create(PodCreateArgs),
+    /// Remove one or more pods
+    #[command(visible_alias = "remove")]
+    Rm(PodRemoveArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// `hyper system …`
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Get real time events from the server
+    Events(EventsArgs),
+    /// Display system-wide information
+    Info(InfoArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}

@@ -1,0 +1,11 @@
+//! What the command line means: its grammar, docker's flag habits, and what is refused by name.
+
+mod commands;
+mod groups;
+mod habits;
+mod refused;
+
+pub use commands::{Cli, Command, Global};
+pub use groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand};
+pub use habits::{exit_code, with_habits};
+pub use refused::{refuse_command, refuse_given, teach_refused};

@@ -1,0 +1,190 @@
+//! What docker knows and Hyper does not do yet: recognised by name, refused with the reason.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::error::{EXIT_DAEMON, Failure};
+
+/// A flag of docker's `run` and `create` that is refused.
+struct Refused {
+    long: &'static str,
+    short: Option<char>,
+    takes_value: bool,
+    reason: &'static str,
+}
+
+const fn value(long: &'static str, reason: &'static str) -> Refused {
+    Refused { long, short: None, takes_value: true, reason }
+}
+
+const fn switch(long: &'static str, reason: &'static str) -> Refused {
+    Refused { long, short: None, takes_value: false, reason }
+}
+
+const fn short(mut refused: Refused, letter: char) -> Refused {
+    refused.short = Some(letter);
+    refused
+}
+
+const NOT_YET: &str = "is not supported yet";
+const VOLUMES: &str = "is not supported yet: volumes and bind mounts come later";
+const PORTS: &str = "is not supported yet: published ports come later";
+const NETWORKS: &str = "is not supported yet: user-defined networks come later";
+const HEALTH: &str = "is not supported yet: health checks come later";
+const DEVICES: &str = "is not supported: a container's devices are its virtual machine's";
+const HOST_KERNEL: &str = "is not supported: the container has a kernel of its own, not the host's";
+const WINDOWS: &str = "is for Windows containers, which are not supported";
+
+/// Docker 28.2's flags of `run` and `create` that are refused.
+const RUN: &[Refused] = &[
+    short(value("volume", VOLUMES), 'v'),
+    value("mount", VOLUMES),
+    value("volumes-from", VOLUMES),
+    value("volume-driver", VOLUMES),
+    short(value("publish", PORTS), 'p'),
+    short(switch("publish-all", PORTS), 'P'),
+    value("expose", PORTS),
+    value("ip", NETWORKS),
+    value("ip6", NETWORKS),
+    value("link", NETWORKS),
+    value("link-local-ip", NETWORKS),
+    value("network-alias", NETWORKS),
+    value("net-alias", NETWORKS),
+    value("health-cmd", HEALTH),
+    value("health-interval", HEALTH),
+    value("health-retries", HEALTH),
+    value("health-start-interval", HEALTH),
+    value("health-start-period", HEALTH),
+    value("health-timeout", HEALTH),
+    value("device", DEVICES),
+    value("device-cgroup-rule", DEVICES),
+    value("gpus", DEVICES),
+    value("device-read-bps", NOT_YET),
+    value("device-read-iops", NOT_YET),
+    value("device-write-bps", NOT_YET),
+    value("device-write-iops", NOT_YET),
+    value("blkio-weight", NOT_YET),
+    value("blkio-weight-device", NOT_YET),
+    value("cpu-period", NOT_YET),
+    value("cpu-quota", NOT_YET),
+    value("cpu-rt-period", NOT_YET),
+    value("cpu-rt-runtime", NOT_YET),
+    short(value("cpu-shares", NOT_YET), 'c'),
+    value("cpuset-cpus", NOT_YET),
+    value("cpuset-mems", NOT_YET),
+    value("memory-reservation", NOT_YET),
+    value("memory-swap", NOT_YET),
+    value("memory-swappiness", NOT_YET),
+    value("kernel-memory", NOT_YET),
+    switch("oom-kill-disable", NOT_YET),
+    value("pid", "is not supported yet: a container has a PID namespace of its own"),
+    value("ipc", "is not supported yet: the containers of a pod share one IPC namespace"),
+    value("uts", "is not supported yet: the containers of a pod share one hostname"),
+    value("userns", NOT_YET),
+    value("cgroupns", NOT_YET),
+    value("cgroup-parent", HOST_KERNEL),
+    value("runtime", "is not supported: use --hypervisor to choose what runs the container"),
+    value("storage-opt", NOT_YET),
+    switch("disable-content-trust", NOT_YET),
+    switch("use-api-socket", NOT_YET),
+    value("isolation", WINDOWS),
+    value("cpu-count", WINDOWS),
+    value("cpu-percent", WINDOWS),
+    value("io-maxbandwidth", WINDOWS),
+    value("io-maxiops", WINDOWS),
+];
+
+/// Docker 28.2's commands that are not there yet.
+const COMMANDS: &[&str] = &[
+    "build",
+    "builder",
+    "buildx",
+    "checkpoint",
+    "commit",
+    "compose",
+    "config",
+    "context",
+    "cp",
+    "diff",
+    "export",
+    "login",
+    "logout",
+    "manifest",
+    "network",
+    "node",
+    "plugin",
+    "push",
+    "search",
+    "secret",
+    "service",
+    "stack",
+    "swarm",
+    "trust",
+    "update",
+    "volume",
+];
+
+/// Teaches `run` and `create` the names of the refused flags, so that clap knows which take a value.
+pub fn teach_refused(command: Command) -> Command {
+    command.mut_subcommands(|command| match command.get_name() {
+        "run" | "create" => with_refused(command),
+        "container" => teach_refused(command),
+        _ => command,
+    })
+}
+
+fn with_refused(command: Command) -> Command {
+    RUN.iter().fold(command, |command, refused| {
+        let arg = Arg::new(refused.long).long(refused.long).hide(true);
+        let arg = match refused.short {
+            Some(letter) => arg.short(letter),
+            None => arg,
+        };
+        command.arg(if refused.takes_value {
+            arg.action(ArgAction::Append).num_args(1)
+        } else {
+            arg.action(ArgAction::SetTrue)
+        })
+    })
+}
+
+/// Refuses the first flag of the command line that is not supported.
+///
+/// # Errors
+/// A [`Failure`] with exit code 125 that names the flag and the reason.
+pub fn refuse_given(matches: &ArgMatches) -> Result<(), Failure> {
+    match matches.subcommand() {
+        Some(("run" | "create", command)) => refuse(command),
+        Some(("container", command)) => refuse_given(command),
+        _ => Ok(()),
+    }
+}
+
+fn refuse(matches: &ArgMatches) -> Result<(), Failure> {
+    // Commands without these flags do not know the names.
+    let given = |refused: &&Refused| match refused.takes_value {
+        true => matches.try_contains_id(refused.long).unwrap_or(false),
+        false => matches.try_get_one::<bool>(refused.long).ok().flatten().copied().unwrap_or(false),
+    };
+    match RUN.iter().find(given) {
+        Some(refused) => {
+            Err(Failure::new(format!("--{} {}", refused.long, refused.reason)).with_code(EXIT_DAEMON))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The failure for a command that docker has and Hyper does not, or that nobody has. `group` ends in a space.
+pub fn refuse_command(group: &str, name: &str) -> Failure {
+    let known = match group {
+        "" => COMMANDS,
+        "container " => &["commit", "cp", "diff", "export", "update"],
+        "image " => &["build", "push"],
+        "system " => &["df", "dial-stdio", "prune"],
+        _ => &[],
+    };
+    let help = format!("`hyper {group}--help` lists the commands");
+    if known.contains(&name) {
+        return Failure::new(format!("`hyper {group}{name}` is not supported yet")).with_hint(help);
+    }
+    Failure::new(format!("unknown command: hyper {group}{name}")).with_hint(help)
+}

@@ -1,0 +1,125 @@
+//! `hyper exec`: another process in a running container.
+
+use std::path::PathBuf;
+
+use bollard::models::ExecConfig;
+use clap::Args;
+use serde_json::json;
+
+use super::App;
+use super::session::{Session, Target, check_tty, converse, detach_keys};
+use crate::client::{ApiError, path};
+use crate::container::environment;
+use crate::error::{EXIT_DAEMON, EXIT_FAILURE, Failure, Outcome, start_failure_code};
+use crate::output;
+use crate::stream::{End, Signals, window_size};
+
+/// Flags of `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Detached mode: run command in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Override the key sequence for detaching a container
+    #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true)]
+    detach_keys: String,
+    /// Set environment variables
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read in a file of environment variables
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Keep STDIN open even if not attached
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give extended privileges to the command
+    #[arg(long)]
+    privileged: bool,
+    /// Allocate a pseudo-TTY
+    #[arg(short, long)]
+    tty: bool,
+    /// Username or UID
+    #[arg(short, long, value_name = "NAME|UID[:GROUP|GID]")]
+    user: Option<String>,
+    /// Working directory inside the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// The container, then the command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_names = ["CONTAINER", "COMMAND"], num_args = 2..)]
+    words: Vec<String>,
+}
+
+/// Runs the command; the exit code is its own.
+pub async fn exec(app: &App, args: ExecArgs) -> Outcome {
+    let Some((container, command)) = args.words.split_first() else {
+        return Err(Failure::new("exec needs a container and a command"));
+    };
+    if !args.detach {
+        check_tty(args.interactive, args.tty)?;
+    }
+    detach_keys(&args.detach_keys)?;
+    let config = config(&args, command)?;
+    path("containers", container, "")?;
+    let created = app.client.docker().create_exec(container, config).await;
+    let id = created.map_err(|error| Failure::from(ApiError::from(error)))?.id;
+    let begin = json!({ "Detach": args.detach, "Tty": args.tty, "ConsoleSize": console_size(args.tty) });
+    if args.detach {
+        app.client.post_json(&path("exec", &id, "/start")?, &begin).await.map_err(coded)?;
+        return Ok(0);
+    }
+    attached(app, &args, &id, begin.to_string()).await
+}
+
+fn console_size(tty: bool) -> Option<[u16; 2]> {
+    let (rows, columns) = tty.then(window_size).flatten()?;
+    Some([rows, columns])
+}
+
+fn config(args: &ExecArgs, command: &[String]) -> Result<ExecConfig, Failure> {
+    let env = environment(&args.env_file, &args.env, |name| std::env::var(name).ok())
+        .map_err(|error| Failure::from_error(&error).with_code(EXIT_DAEMON))?;
+    let attach = !args.detach;
+    Ok(ExecConfig {
+        attach_stdin: Some(attach && args.interactive),
+        attach_stdout: Some(attach),
+        attach_stderr: Some(attach),
+        console_size: console_size(args.tty).map(|[rows, columns]| vec![rows.into(), columns.into()]),
+        detach_keys: (!args.detach_keys.is_empty()).then(|| args.detach_keys.clone()),
+        tty: Some(args.tty),
+        env: (!env.is_empty()).then_some(env),
+        cmd: Some(command.to_vec()),
+        privileged: Some(args.privileged),
+        user: args.user.clone(),
+        working_dir: args.workdir.clone(),
+    })
+}
+
+/// A command that cannot be started has the shell's codes here, and 1 for the rest.
+fn coded(error: ApiError) -> Failure {
+    let code = start_failure_code(&error.to_string());
+    Failure::from(error).with_code(if code == EXIT_DAEMON { EXIT_FAILURE } else { code })
+}
+
+async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcome {
+    let stream = app.client.hijack(&path("exec", id, "/start")?, &[], Some(begin)).await.map_err(coded)?;
+    let session = Session {
+        target: Target::Exec(id),
+        tty: args.tty,
+        stdin: args.interactive,
+        output: true,
+        detach_keys: &args.detach_keys,
+    };
+    // Signals are not passed on to an exec: they end us, with the terminal restored.
+    let mut signals = Signals::catch();
+    let end = tokio::select! {
+        end = converse(app, &session, stream, || ()) => end?,
+        signal = signals.next_end() => return Err(Failure::silent(128 + signal.number)),
+    };
+    if end == End::Detached {
+        output::complain("read escape sequence\n");
+        return Ok(0);
+    }
+    let state =
+        app.client.docker().inspect_exec(id).await.map_err(|error| Failure::from(ApiError::from(error)))?;
+    Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(0))
+}

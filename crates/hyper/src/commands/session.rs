@@ -1,0 +1,158 @@
+//! A container's or exec's streams on our terminal, until they end.
+
+use std::sync::Arc;
+
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder,
+};
+use serde::Deserialize;
+
+use super::App;
+use crate::client::{ApiError, Client, Hijacked, JsonLines};
+use crate::error::{EXIT_BROKEN_PIPE, EXIT_DAEMON, Failure};
+use crate::stream::{
+    DetachKeys, End, Plan, RawMode, Signals, pump, resize_on_change, stdin_is_terminal, stdout_is_terminal,
+};
+
+/// Whose streams.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// A container's main process.
+    Container(&'a str),
+    /// An exec's process.
+    Exec(&'a str),
+}
+
+/// What is connected and how.
+pub struct Session<'a> {
+    /// Whose streams.
+    pub target: Target<'a>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// Send our standard input.
+    pub stdin: bool,
+    /// Show its output.
+    pub output: bool,
+    /// `--detach-keys`; empty for the default.
+    pub detach_keys: &'a str,
+}
+
+/// Refuses a terminal for input that is none, as docker does.
+///
+/// # Errors
+/// A failure with exit code 1.
+pub fn check_tty(attach_stdin: bool, tty: bool) -> Result<(), Failure> {
+    if attach_stdin && tty && !stdin_is_terminal() {
+        return Err(Failure::new("the input device is not a TTY")
+            .with_hint("leave out -t when the input is a pipe or file"));
+    }
+    Ok(())
+}
+
+/// `--detach-keys` as keys.
+///
+/// # Errors
+/// A text that names no keys.
+pub fn detach_keys(text: &str) -> Result<DetachKeys, Failure> {
+    DetachKeys::parse(text).map_err(|error| Failure::from_error(&error))
+}
+
+/// Moves the bytes until the output ends or the user detaches. `first_byte` is called at the first output.
+///
+/// # Errors
+/// A broken stream; silent with code 141 when our reader went away.
+pub async fn converse(
+    app: &App,
+    session: &Session<'_>,
+    stream: Hijacked,
+    first_byte: impl FnOnce(),
+) -> Result<End, Failure> {
+    let keys = detach_keys(session.detach_keys)?;
+    let raw = match session.tty && session.stdin && stdin_is_terminal() {
+        true => Some(
+            RawMode::enter()
+                .map_err(|error| Failure::new(format!("cannot set the terminal raw: {error}")))?,
+        ),
+        false => None,
+    };
+    let plan = Plan {
+        tty: session.tty,
+        stdin: session.stdin,
+        output: session.output,
+        detach: (session.tty && session.stdin).then_some(keys),
+    };
+    let resizing = async {
+        if session.tty && stdout_is_terminal() {
+            resize_on_change(|rows, columns| resize(&app.client, session.target, rows, columns)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = pump(stream, plan, first_byte) => ended,
+        () = resizing => unreachable!("the terminal is watched for ever"),
+    };
+    drop(raw);
+    ended.map_err(|error| {
+        if error.is_broken_pipe() { Failure::silent(EXIT_BROKEN_PIPE) } else { Failure::from_error(&error) }
+    })
+}
+
+/// A size that does not arrive is no reason to end: the process may just have ended.
+async fn resize(client: &Client, target: Target<'_>, rows: u16, columns: u16) {
+    let (rows, columns) = (i32::from(rows), i32::from(columns));
+    let _ = match target {
+        Target::Container(id) => {
+            let options = ResizeContainerTTYOptionsBuilder::new().h(rows).w(columns).build();
+            client.docker().resize_container_tty(id, options).await
+        }
+        Target::Exec(id) => {
+            let options = ResizeExecOptionsBuilder::new().h(rows).w(columns).build();
+            client.docker().resize_exec(id, options).await
+        }
+    };
+}
+
+/// Passes our signals on to the container, for ever.
+pub async fn forward_signals(client: Arc<Client>, container: &str, signals: &mut Signals) {
+    loop {
+        let signal = signals.next().await;
+        let options = KillContainerOptionsBuilder::new().signal(signal.name).build();
+        // A container that has just ended takes no signals; its exit code follows.
+        let _ = client.docker().kill_container(container, Some(options)).await;
+    }
+}
+
+/// The answer of a wait call.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Waited {
+    status_code: i64,
+    #[serde(default)]
+    error: Option<WaitError>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WaitError {
+    message: String,
+}
+
+/// The exit code from a wait call that was begun before.
+///
+/// # Errors
+/// The daemon's error about the container, with exit code 125.
+pub async fn exit_code(mut wait: JsonLines) -> Result<i32, Failure> {
+    let waited: Option<Waited> =
+        wait.next().await.map_err(|error| Failure::from(error).with_code(EXIT_DAEMON))?;
+    match waited {
+        Some(Waited { error: Some(error), .. }) if !error.message.is_empty() => {
+            Err(Failure::new(format!("waiting for the container failed: {}", error.message))
+                .with_code(EXIT_DAEMON))
+        }
+        Some(waited) => Ok(i32::try_from(waited.status_code).unwrap_or(EXIT_DAEMON)),
+        None => {
+            let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            Err(Failure::from(ApiError::Broken(Box::new(broken))).with_code(EXIT_DAEMON))
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! From flags to the API's container description.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig,
+    RestartPolicy, RestartPolicyNameEnum,
+};
+
+use super::values::{parse_add_host, parse_cpus, parse_ip, parse_mac, parse_pair, parse_ulimit};
+use super::{ContainerFlags, FlagError, environment, labels, parse_bytes};
+
+/// Annotation that names the pod a container belongs to.
+const POD: &str = "io.hyper.pod";
+/// Annotation with the absolute path of the pod's kernel.
+const KERNEL: &str = "io.hyper.kernel";
+/// Annotation that names the hypervisor.
+const HYPERVISOR: &str = "io.hyper.hypervisor";
+/// Largest seccomp profile, in bytes: far above any real one.
+const MAX_PROFILE: u64 = 4 << 20;
+
+/// What a create call needs.
+#[derive(Debug)]
+pub struct Request {
+    /// The image as the user named it.
+    pub image: String,
+    /// The call's body.
+    pub body: ContainerCreateBody,
+}
+
+/// Converts the flags of `run` or `create`. `lookup` gives our environment; `console` is rows and columns.
+///
+/// # Errors
+/// [`FlagError`] names the flag and what is wrong with its value.
+pub fn request(
+    flags: &ContainerFlags,
+    lookup: impl Fn(&str) -> Option<String>,
+    console: Option<(u16, u16)>,
+) -> Result<Request, FlagError> {
+    let (image, command) =
+        flags.words.split_first().ok_or_else(|| FlagError::new("image", "", "no image"))?;
+    let attach = Attach::from(flags)?;
+    let host_config = host_config(flags, console)?;
+    let body = ContainerCreateBody {
+        hostname: flags.hostname.clone(),
+        domainname: flags.domainname.clone(),
+        user: flags.user.clone(),
+        attach_stdin: Some(attach.stdin),
+        attach_stdout: Some(attach.stdout),
+        attach_stderr: Some(attach.stderr),
+        tty: Some(flags.tty),
+        open_stdin: Some(flags.interactive),
+        // Closes the container's input when the attached client goes.
+        stdin_once: Some(flags.interactive && attach.stdin),
+        env: some(environment(&flags.env_file, &flags.env, lookup)?),
+        cmd: some(command.to_vec()),
+        image: Some(image.clone()),
+        working_dir: flags.workdir.clone(),
+        // An empty program resets the image's entry point.
+        entrypoint: flags.entrypoint.clone().map(|program| vec![program]),
+        labels: Some(labels(&flags.label_file, &flags.label)?),
+        stop_signal: flags.stop_signal.clone(),
+        stop_timeout: flags.stop_timeout,
+        healthcheck: flags
+            .no_healthcheck
+            .then(|| HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+        networking_config: networking_config(flags, &host_config)?,
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    };
+    Ok(Request { image: image.clone(), body })
+}
+
+struct Attach {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Attach {
+    fn from(flags: &ContainerFlags) -> Result<Self, FlagError> {
+        if flags.attach.is_empty() {
+            return Ok(Self { stdin: flags.interactive, stdout: true, stderr: true });
+        }
+        let mut attach = Self { stdin: false, stdout: false, stderr: false };
+        for stream in &flags.attach {
+            match stream.to_ascii_lowercase().as_str() {
+                "stdin" => attach.stdin = true,
+                "stdout" => attach.stdout = true,
+                "stderr" => attach.stderr = true,
+                _ => {
+                    return Err(FlagError::new(
+                        "attach",
+                        stream,
+                        "valid streams are STDIN, STDOUT and STDERR",
+                    ));
+                }
+            }
+        }
+        Ok(attach)
+    }
+}
+
+fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<HostConfig, FlagError> {
+    let each = |values: &[String], parse: &dyn Fn(&str) -> Result<String, FlagError>| {
+        values.iter().map(|value| parse(value)).collect::<Result<Vec<_>, _>>().map(some)
+    };
+    Ok(HostConfig {
+        annotations: annotations(flags)?,
+        auto_remove: Some(flags.rm),
+        cap_add: some(flags.cap_add.clone()),
+        cap_drop: some(flags.cap_drop.clone()),
+        console_size: console.map(|(rows, columns)| vec![rows.into(), columns.into()]),
+        container_id_file: flags.cidfile.as_ref().map(|path| path.display().to_string()),
+        dns: each(&flags.dns, &|text| parse_ip("dns", text))?,
+        dns_options: some(flags.dns_option.clone()),
+        dns_search: some(flags.dns_search.clone()),
+        extra_hosts: each(&flags.add_host, &parse_add_host)?,
+        group_add: some(flags.group_add.clone()),
+        init: flags.init.then_some(true),
+        log_config: log_config(flags)?,
+        memory: flags.memory.as_deref().map(|text| parse_bytes("memory", text)).transpose()?,
+        nano_cpus: flags.cpus.as_deref().map(parse_cpus).transpose()?,
+        network_mode: Some(network_mode(flags)?),
+        oom_score_adj: flags.oom_score_adj.map(oom_score).transpose()?,
+        pids_limit: flags.pids_limit,
+        privileged: Some(flags.privileged),
+        readonly_rootfs: Some(flags.read_only),
+        restart_policy: Some(restart_policy(flags)?),
+        security_opt: some(
+            flags.security_opt.iter().map(|text| security_opt(text)).collect::<Result<_, _>>()?,
+        ),
+        shm_size: flags.shm_size.as_deref().map(|text| parse_bytes("shm-size", text)).transpose()?,
+        sysctls: pairs("sysctl", &flags.sysctl)?,
+        tmpfs: tmpfs(&flags.tmpfs)?,
+        ulimits: some(flags.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_, _>>()?),
+        ..HostConfig::default()
+    })
+}
+
+fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
+    (!values.is_empty()).then_some(values)
+}
+
+fn pairs(flag: &str, texts: &[String]) -> Result<Option<HashMap<String, String>>, FlagError> {
+    let pairs = texts.iter().map(|text| parse_pair(flag, text)).collect::<Result<HashMap<_, _>, _>>()?;
+    Ok((!pairs.is_empty()).then_some(pairs))
+}
+
+fn annotations(flags: &ContainerFlags) -> Result<Option<HashMap<String, String>>, FlagError> {
+    let mut annotations = pairs("annotation", &flags.annotation)?.unwrap_or_default();
+    if let Some(pod) = &flags.pod {
+        if pod.is_empty() {
+            return Err(FlagError::new("pod", pod, "the pod needs a name"));
+        }
+        annotations.insert(POD.to_owned(), pod.clone());
+    }
+    if let Some(hypervisor) = &flags.hypervisor {
+        annotations.insert(HYPERVISOR.to_owned(), hypervisor.clone());
+    }
+    if let Some(kernel) = &flags.kernel {
+        annotations.insert(KERNEL.to_owned(), kernel_path(kernel)?);
+    }
+    Ok((!annotations.is_empty()).then_some(annotations))
+}
+
+/// The kernel's absolute path: the daemon has a working directory of its own.
+fn kernel_path(kernel: &Path) -> Result<String, FlagError> {
+    let shown = kernel.display().to_string();
+    let failed = |reason: &str| FlagError::new("kernel", &shown, reason);
+    let absolute = fs::canonicalize(kernel).map_err(|error| failed(&error.to_string()))?;
+    if !absolute.is_file() {
+        return Err(failed("not a file"));
+    }
+    absolute.into_os_string().into_string().map_err(|_| failed("the path is not UTF-8"))
+}
+
+fn log_config(flags: &ContainerFlags) -> Result<Option<HostConfigLogConfig>, FlagError> {
+    if let Some(driver) = flags.log_driver.as_deref()
+        && !["", "json-file", "none"].contains(&driver)
+    {
+        return Err(FlagError::new("log-driver", driver, "only json-file and none are supported yet"));
+    }
+    let options = pairs("log-opt", &flags.log_opt)?;
+    if let Some((key, value)) = options.iter().flatten().next() {
+        if flags.log_driver.as_deref() == Some("none") {
+            return Err(FlagError::new("log-opt", key, "invalid logging opts for driver none"));
+        }
+        if !["max-size", "max-file"].contains(&key.as_str()) {
+            let shown = format!("{key}={value}");
+            return Err(FlagError::new("log-opt", &shown, "only max-size and max-file are supported yet"));
+        }
+    }
+    if flags.log_driver.is_none() && options.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(HostConfigLogConfig { typ: flags.log_driver.clone(), config: options }))
+}
+
+fn network_mode(flags: &ContainerFlags) -> Result<String, FlagError> {
+    let mode = match flags.network.as_slice() {
+        [] => "default",
+        [one] => one.as_str(),
+        [_, second, ..] => {
+            return Err(FlagError::new("network", second, "more than one network is not supported yet"));
+        }
+    };
+    match mode {
+        "default" | "bridge" | "none" => Ok(mode.to_owned()),
+        "host" => Err(FlagError::new("network", mode, "a virtual machine cannot be in the host's network")),
+        "container:" => Err(FlagError::new("network", mode, "name a container")),
+        _ if mode.starts_with("container:") => Ok(mode.to_owned()),
+        _ => Err(FlagError::new(
+            "network",
+            mode,
+            "user-defined networks are not supported yet: use default, bridge, none or container:NAME",
+        )),
+    }
+}
+
+fn networking_config(
+    flags: &ContainerFlags,
+    host: &HostConfig,
+) -> Result<Option<NetworkingConfig>, FlagError> {
+    let Some(mac) = &flags.mac_address else { return Ok(None) };
+    let mode = host.network_mode.clone().unwrap_or_default();
+    if mode.starts_with("container:") || mode == "none" {
+        return Err(FlagError::new("mac-address", mac, "conflicts with the network mode"));
+    }
+    let endpoint = EndpointSettings { mac_address: Some(parse_mac(mac)?), ..EndpointSettings::default() };
+    Ok(Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(mode, endpoint)])) }))
+}
+
+fn oom_score(score: i64) -> Result<i64, FlagError> {
+    if (-1000..=1000).contains(&score) {
+        return Ok(score);
+    }
+    Err(FlagError::new("oom-score-adj", &score.to_string(), "use -1000 to 1000"))
+}
+
+fn restart_policy(flags: &ContainerFlags) -> Result<RestartPolicy, FlagError> {
+    match flags.restart.as_deref() {
+        None | Some("" | "no") => {
+            Ok(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None })
+        }
+        Some(other) => Err(FlagError::new("restart", other, "restart policies are not supported yet")),
+    }
+}
+
+/// Passes a security option on; a seccomp profile's file is read here, as docker does.
+fn security_opt(text: &str) -> Result<String, FlagError> {
+    let failed = |reason: &str| FlagError::new("security-opt", text, reason);
+    let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
+    match (key, value) {
+        ("no-new-privileges", "" | "true" | "false") => Ok(text.to_owned()),
+        ("seccomp", "unconfined" | "builtin") => Ok(format!("seccomp={value}")),
+        ("seccomp", path) if !path.is_empty() => {
+            let length = fs::metadata(path)
+                .map_err(|error| failed(&format!("opening seccomp profile failed: {error}")))?
+                .len();
+            if length > MAX_PROFILE {
+                return Err(failed("the seccomp profile is too large"));
+            }
+            let profile = fs::read(path)
+                .map_err(|error| failed(&format!("opening seccomp profile failed: {error}")))?;
+            let profile: serde_json::Value = serde_json::from_slice(&profile)
+                .map_err(|error| failed(&format!("compacting json for seccomp profile failed: {error}")))?;
+            Ok(format!("seccomp={profile}"))
+        }
+        _ => Err(failed("only seccomp=FILE|unconfined and no-new-privileges are supported yet")),
+    }
+}
+
+fn tmpfs(texts: &[String]) -> Result<Option<HashMap<String, String>>, FlagError> {
+    let mut mounts = HashMap::new();
+    for text in texts {
+        let (path, options) = text.split_once(':').unwrap_or((text, ""));
+        if !path.starts_with('/') {
+            return Err(FlagError::new("tmpfs", text, "the mount path must be absolute"));
+        }
+        mounts.insert(path.to_owned(), options.to_owned());
+    }
+    Ok((!mounts.is_empty()).then_some(mounts))
+}

@@ -1,0 +1,11 @@
+//! `run`'s and `create`'s flags, and what they become in the API.
+
+mod body;
+mod files;
+mod flags;
+mod values;
+
+pub use body::{Request, request};
+pub use files::{environment, labels};
+pub use flags::ContainerFlags;
+pub use values::{FlagError, parse_bytes};

@@ -1,0 +1,108 @@
+//! Lists in docker's three shapes: a table, JSON lines, a template per row.
+
+use super::{Template, TemplateError, Value, align};
+
+/// One object: its columns by docker's names.
+pub type Row = Vec<(&'static str, Value)>;
+
+/// A list with its columns' headings.
+pub struct List {
+    /// Columns and headings, for `table` templates.
+    pub headings: &'static [(&'static str, &'static str)],
+    /// The template behind `table`.
+    pub table: &'static str,
+    /// The rows, in order.
+    pub rows: Vec<Row>,
+}
+
+impl List {
+    /// The list in `format`: nothing or `table`, `table TEMPLATE`, `json`, or a template.
+    ///
+    /// # Errors
+    /// [`TemplateError`] of the user's template.
+    pub fn render(self, format: Option<&str>) -> Result<String, TemplateError> {
+        let format = format.unwrap_or("table");
+        let rows = self.rows.into_iter().map(into_value);
+        if format == "json" {
+            return Ok(rows.map(|row| row.to_json() + "\n").collect());
+        }
+        let (is_table, template) = match format.strip_prefix("table") {
+            Some("") => (true, self.table.to_owned()),
+            Some(rest) if rest.starts_with(char::is_whitespace) => (true, rest.trim().to_owned()),
+            _ => (false, format.to_owned()),
+        };
+        let template = Template::parse(&unescape(&template))?;
+        let mut text = String::new();
+        if is_table {
+            text += &template.render(&heading_row(self.headings))?;
+            text.push('\n');
+        }
+        for row in rows {
+            text += &template.render(&row)?;
+            text.push('\n');
+        }
+        Ok(if is_table { align(&text) } else { text })
+    }
+}
+
+fn into_value(row: Row) -> Value {
+    let mut fields: Vec<_> = row.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    // Docker's rows are Go maps, whose JSON is sorted.
+    fields.sort_by(|a, b| a.0.cmp(&b.0));
+    Value::row(fields)
+}
+
+fn heading_row(headings: &[(&str, &str)]) -> Value {
+    Value::object(
+        headings.iter().map(|(name, heading)| ((*name).to_owned(), Value::text(*heading))).collect(),
+    )
+}
+
+/// The shell's single quotes leave `\t` and `\n` as two characters; docker reads them as one.
+pub fn unescape(template: &str) -> String {
+    template.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+/// At most `length` characters, the last one an ellipsis when something is left out.
+pub fn ellipsis(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(length.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> List {
+        List {
+            headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")],
+            table: "{{.ID}}\t{{.Names}}",
+            rows: vec![vec![("Names", Value::text("web")), ("ID", Value::text("0123456789ab"))]],
+        }
+    }
+
+    #[test]
+    fn a_list_has_dockers_shapes() {
+        let table = [
+            (None, "CONTAINER ID   NAMES\n0123456789ab   web\n"),
+            (Some("table {{.Names}}\\t{{.ID}}"), "NAMES     CONTAINER ID\nweb       0123456789ab\n"),
+            (Some("{{.Names}}:{{.ID}}"), "web:0123456789ab\n"),
+            (Some("json"), "{\"ID\":\"0123456789ab\",\"Names\":\"web\"}\n"),
+            (Some("{{json .}}"), "{\"ID\":\"0123456789ab\",\"Names\":\"web\"}\n"),
+        ];
+        for (format, expected) in table {
+            assert_eq!(list().render(format).as_deref(), Ok(expected), "{format:?}");
+        }
+        assert!(list().render(Some("{{.Nope}}")).is_err());
+    }
+
+    #[test]
+    fn long_commands_end_in_an_ellipsis() {
+        assert_eq!(ellipsis("12345", 5), "12345");
+        assert_eq!(ellipsis("123456", 5), "1234…");
+    }
+}

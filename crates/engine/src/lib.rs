@@ -1,1 +1,70 @@
 //! Pods, containers and their state as the user knows them.
+//!
+//! [`Engine`] is one instance: everything under one root and one runtime directory. What always holds:
+//!
+//! - The database is written before memory, and a container is `starting` there before anything of it runs, so
+//!   that a crash at any point leaves a state that [`Engine::open`] resolves by asking the shims.
+//! - The VM, the log and the exit code are the shim's: nothing of them is lost with this process.
+//! - A container changes its phase only under its own transition lock; a pod's VM is booted and ended only under
+//!   the pod's. The first is taken before the second.
+//! - What a failed start had taken (address, tap, shim, directory) is given back before the error is returned.
+
+mod attach;
+mod boot;
+mod clock;
+mod create;
+mod db;
+mod doctor;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod filter;
+mod ids;
+mod layer;
+mod life;
+mod list;
+mod logs;
+mod names;
+mod options;
+mod places;
+mod pods;
+mod podsock;
+mod registry;
+mod restore;
+mod shim;
+mod signal;
+mod size;
+mod spec;
+mod start;
+mod stats;
+mod validate;
+
+pub use attach::Attachment;
+pub use clock::{Timestamp, human_duration};
+pub use create::{CreateRequest, Created, HYPERVISOR_ANNOTATION, KERNEL_ANNOTATION, POD_ANNOTATION};
+pub use doctor::{Check, CheckStatus};
+pub use engine::{Engine, EngineConfig};
+pub use error::{EngineError, Kind, Result};
+pub use events::{EVENT_FILTERS, Event, EventStream};
+pub use exec::ExecInfo;
+pub use filter::Filters;
+pub use hyper_image as image;
+pub use hyper_network::{NetworkConfig, ResolvConf};
+pub use hyper_protocol::agent::{InterfaceStats, Process, Stats};
+pub use hyper_protocol::shim::{Phase as Step, PodState};
+pub use ids::short as short_id;
+pub use layer::{DEFAULT_SIZE as DEFAULT_STORAGE_SIZE, parse_size};
+pub use life::{WaitCondition, Waiting};
+pub use list::{ContainerInfo, LIST_FILTERS, ListQuery, PRUNE_FILTERS, parse_duration};
+pub use logs::{LogLine, LogQuery, LogSource, LogStream};
+pub use options::{
+    AttachFlags, ContainerOptions, ContainerRecord, DEFAULT_SHM_SIZE, LogOptions, NameOptions, NetworkMode,
+    Phase, PodOptions, PodRecord, Resources, Seccomp, Security, State, Ulimit,
+};
+pub use places::{DEFAULT_ROOT, DEFAULT_RUN, Places};
+pub use pods::{PodInfo, PodRequest};
+pub use podsock::AttachStreams;
+pub use signal::parse as parse_signal;
+pub use size::{DEFAULT_MEMORY_MIB, OVERHEAD_MIB, host_cpus};
+pub use spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, ExecOptions};

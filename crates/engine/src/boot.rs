@@ -1,0 +1,250 @@
+//! A pod's VM: booting it for its first container, ending it after its last.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_network::Endpoint;
+use hyper_protocol::shim::{Phase as Step, PodConfig, TapInterface, files};
+
+use crate::clock::Timestamp;
+use crate::engine::{Engine, Shared};
+use crate::error::{EngineError, Result};
+use crate::options::PodOptions;
+use crate::registry::{Pod, Vm};
+use crate::shim::{self, Shim};
+
+/// How long a guest may take until its agent answers: under pure emulation on a loaded host a boot of a second
+/// has been seen to take twenty.
+const BOOT_TIMEOUT_MS: u64 = 60_000;
+
+/// Name of the pod's interface in the guest, as docker's containers have it.
+const INTERFACE: &str = "eth0";
+
+/// Lines of a failed guest's console that the user is shown.
+const CONSOLE_LINES: usize = 12;
+
+/// Most bytes of the console that are looked at for them.
+const CONSOLE_TAIL: u64 = 8 << 10;
+
+/// When steps began and ended, for the timeline.
+#[derive(Debug, Default)]
+pub(crate) struct Steps(std::sync::Mutex<Vec<Step>>);
+
+impl Steps {
+    /// Runs a step and notes when it began and ended.
+    pub(crate) async fn time<T>(&self, name: &str, work: impl Future<Output = T>) -> T {
+        let start_us = Timestamp::now().0 / 1000;
+        let result = work.await;
+        let step = Step {
+            name: name.to_owned(),
+            start_us,
+            end_us: Timestamp::now().0 / 1000,
+            clock: "host".to_owned(),
+        };
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(step);
+        result
+    }
+
+    pub(crate) fn take(&self) -> Vec<Step> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl Engine {
+    /// Makes a container a member of its pod, whose VM is booted if there is none.
+    pub(crate) async fn enter_pod(
+        &self,
+        pod: &Arc<Pod>,
+        container: &str,
+        steps: &Steps,
+    ) -> Result<Arc<Shim>> {
+        let mut vm = pod.vm.lock().await;
+        if vm.members.is_empty()
+            && let Some(shim) = vm.shim.clone()
+            && !self.vm_runs(&shim).await
+        {
+            self.shared.end_vm(pod, &mut vm).await;
+        }
+        if vm.shim.is_none() {
+            let shim = self.shared.boot_vm(pod, steps).await?;
+            pod.set_shim(&mut vm, Some(Arc::new(shim)));
+            let record = pod.record();
+            self.shared.pod_event(&pod.id, record.name.as_deref(), "start");
+        }
+        vm.members.insert(container.to_owned());
+        Ok(vm.shim.clone().expect("booted above or before"))
+    }
+
+    /// Ends a container's membership; a pod not made by name ends with its last member.
+    pub(crate) async fn leave_pod(&self, pod: &Arc<Pod>, container: &str) {
+        let mut vm = pod.vm.lock().await;
+        vm.members.remove(container);
+        if !vm.members.is_empty() {
+            return;
+        }
+        let gone = match &vm.shim {
+            Some(shim) => pod.lock().explicit && self.vm_runs(shim).await,
+            None => true,
+        };
+        if !gone {
+            self.shared.end_vm(pod, &mut vm).await;
+        }
+    }
+
+    /// Whether the VM behind a shim is still there: a pod that emptied may have been ended by its shim.
+    async fn vm_runs(&self, shim: &Shim) -> bool {
+        matches!(crate::podsock::inspect(shim.dir()).await, Ok(state) if state.vmm_pid.is_some())
+    }
+}
+
+impl Shared {
+    /// Boots a VM for the pod. Whatever fails, nothing is left of the attempt.
+    async fn boot_vm(&self, pod: &Arc<Pod>, steps: &Steps) -> Result<Shim> {
+        let booted = self.try_boot(pod, steps).await;
+        if booted.is_err() {
+            self.clear_pod(pod).await;
+        }
+        booted
+    }
+
+    async fn try_boot(&self, pod: &Arc<Pod>, steps: &Steps) -> Result<Shim> {
+        let places = &self.config.places;
+        let options = pod.record().options;
+        let dir = places.pod(&pod.id);
+        let kernel = match &options.kernel {
+            Some(path) => PathBuf::from(path),
+            None => places.guest_file("vmlinux")?,
+        };
+        let initramfs = places.guest_file("initramfs.cpio")?;
+        let program = self.shim_program()?;
+        make_pod_dir(&dir)?;
+        let shim = steps.time("start shim", Shim::start(&program, &pod.id, &dir));
+        let endpoint = steps.time("attach network", self.attach_network(pod, &options));
+        let (shim, endpoint) = tokio::join!(shim, endpoint);
+        let (shim, endpoint) = (shim?, endpoint?);
+        {
+            let mut record = pod.lock();
+            record.endpoint.clone_from(&endpoint);
+            record.up = true;
+        }
+        let record = pod.record();
+        let config = PodConfig {
+            dir: dir.clone(),
+            kernel,
+            initramfs,
+            kernel_args: Vec::new(),
+            hypervisor: options.hypervisor,
+            vcpus: options.vcpus,
+            memory_mib: options.memory_mib,
+            hostname: options.hostname,
+            domainname: options.domainname,
+            sysctl: options.sysctl,
+            interfaces: endpoint.iter().map(interface).collect(),
+            autostop: !record.explicit,
+            boot_timeout_ms: BOOT_TIMEOUT_MS,
+        };
+        let (booted, written) = tokio::join!(
+            steps.time("boot pod", shim.boot(&config)),
+            steps.time("write pod record", self.db.put_pod(record))
+        );
+        if let Err(error) = booted.and(written) {
+            let console = console_tail(&dir);
+            shim.shutdown().await;
+            return Err(with_console(error, &console));
+        }
+        Ok(shim)
+    }
+
+    async fn attach_network(&self, pod: &Arc<Pod>, options: &PodOptions) -> Result<Option<Endpoint>> {
+        if !options.network {
+            return Ok(None);
+        }
+        let network = self.network().await?;
+        Ok(Some(network.attach(&pod.id).await?))
+    }
+
+    /// Ends the pod's VM and gives back all it had.
+    pub(crate) async fn end_vm(&self, pod: &Arc<Pod>, vm: &mut Vm) {
+        if let Some(shim) = vm.shim.clone() {
+            shim.shutdown().await;
+            let name = pod.lock().name.clone();
+            self.pod_event(&pod.id, name.as_deref(), "stop");
+        }
+        pod.set_shim(vm, None);
+        self.clear_pod(pod).await;
+    }
+
+    /// Gives back what a pod without a VM has left: its shim's process, its directory, its place in the network.
+    pub(crate) async fn clear_pod(&self, pod: &Arc<Pod>) {
+        let dir = self.config.places.pod(&pod.id);
+        shim::kill_process(&pod.id, &dir).await;
+        if let Err(error) = tokio::fs::remove_dir_all(&dir).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(pod = pod.id, %error, "cannot remove the pod's runtime directory");
+        }
+        let endpoint = pod.lock().endpoint.take();
+        if let Some(endpoint) = endpoint
+            && let Ok(network) = self.network().await
+            && let Err(error) = network.detach(&endpoint).await
+        {
+            tracing::warn!(pod = pod.id, %error, "cannot detach the pod from the network");
+        }
+        let known = self.registry.pod(&pod.id).is_ok();
+        if !std::mem::take(&mut pod.lock().up) || !known {
+            return;
+        }
+        if let Err(error) = self.db.put_pod(pod.record()).await {
+            tracing::warn!(pod = pod.id, error = %error.report(), "cannot record the pod's end");
+        }
+    }
+}
+
+fn make_pod_dir(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if dir.exists() {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(|source| {
+        EngineError::system(format!("cannot make runtime directory {}", dir.display()), source)
+    })
+}
+
+fn interface(endpoint: &Endpoint) -> TapInterface {
+    TapInterface {
+        tap: endpoint.tap.clone(),
+        name: INTERFACE.to_owned(),
+        mac: endpoint.mac.to_string(),
+        addresses: vec![(endpoint.address.addr().into(), endpoint.address.prefix_len())],
+        gateways: vec![endpoint.gateway.into()],
+        mtu: endpoint.mtu,
+    }
+}
+
+/// The last lines of a guest's console.
+fn console_tail(dir: &Path) -> String {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(dir.join(files::CONSOLE))?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(CONSOLE_TAIL).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = read().unwrap_or_default();
+    let text: String =
+        String::from_utf8_lossy(&text).chars().filter(|c| *c == '\n' || !c.is_control()).collect();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
+}
+
+/// Adds the console's last lines, unless the shim's error shows them already.
+fn with_console(mut error: EngineError, console: &str) -> EngineError {
+    let last = console.lines().last().unwrap_or_default();
+    if !last.is_empty() && !error.message.contains(last) {
+        error.message = format!("{}\nlast lines of the guest's console:\n{console}", error.message);
+    }
+    error
+}

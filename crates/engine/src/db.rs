@@ -1,0 +1,407 @@
+//! The state database: what containers and pods there are.
+//!
+//! One SQLite file, write-ahead log, every commit synced: what a request was told to be done is still so
+//! after a crash. Memory holds the same records; the database is written first.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::clock::Timestamp;
+use crate::error::{EngineError, Result};
+use crate::options::{ContainerRecord, PodRecord, State};
+
+/// How long a statement waits while the image store writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Each step brings the schema from its index to the next version; never edited, only appended to.
+const MIGRATIONS: [&str; 1] = [
+    // 1: pods and the containers in them
+    "CREATE TABLE pods (
+         id TEXT PRIMARY KEY,
+         name TEXT UNIQUE,
+         explicit INTEGER NOT NULL,
+         created_ns INTEGER NOT NULL,
+         options TEXT NOT NULL,
+         endpoint TEXT,
+         up INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE containers (
+         id TEXT PRIMARY KEY,
+         name TEXT NOT NULL UNIQUE,
+         created_ns INTEGER NOT NULL,
+         image_id TEXT NOT NULL,
+         pod TEXT NOT NULL REFERENCES pods (id),
+         options TEXT NOT NULL,
+         state TEXT NOT NULL
+     ) STRICT;",
+];
+
+/// A handle of the database; clones share one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Db {
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// Small settings kept beside pods and containers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Setting {
+    /// Subnet of the default network.
+    Subnet,
+    /// The daemon's own id, as `/info` tells it.
+    DaemonId,
+}
+
+impl Setting {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Subnet => "subnet",
+            Self::DaemonId => "daemon_id",
+        }
+    }
+}
+
+fn failed(action: &str) -> impl FnOnce(rusqlite::Error) -> EngineError + '_ {
+    move |error| EngineError::system(format!("state database: cannot {action}"), error)
+}
+
+impl Db {
+    /// Opens the database and brings its schema up to date.
+    ///
+    /// # Errors
+    /// The file cannot be opened, is damaged, or was written by a newer version.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let open = |path: &Path| -> rusqlite::Result<Connection> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            Ok(connection)
+        };
+        let mut connection = open(path).map_err(|error| {
+            EngineError::system(format!("cannot open state database {}", path.display()), error)
+        })?;
+        migrate(&mut connection, &MIGRATIONS)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Runs `work` where blocking is allowed.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let db = self.clone();
+        tokio::task::spawn_blocking(move || work(&mut db.lock()))
+            .await
+            .map_err(|error| EngineError::system("state database: work ended early", error))?
+    }
+
+    /// Everything there is. Blocks.
+    pub(crate) fn load(&self) -> Result<(Vec<PodRecord>, Vec<ContainerRecord>)> {
+        let connection = self.lock();
+        let read = |error| EngineError::system("state database: cannot read records", error);
+        let mut statement = connection
+            .prepare("SELECT id, name, explicit, created_ns, options, endpoint, up FROM pods")
+            .map_err(read)?;
+        let pods = statement
+            .query_map([], pod_of_row)
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(read)?;
+        let mut statement = connection
+            .prepare("SELECT id, name, created_ns, image_id, pod, options, state FROM containers")
+            .map_err(read)?;
+        let containers = statement
+            .query_map([], container_of_row)
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(read)?;
+        Ok((pods, containers))
+    }
+
+    /// A setting, if it was ever set. Blocks.
+    pub(crate) fn setting(&self, setting: Setting) -> Result<Option<String>> {
+        self.lock()
+            .query_row("SELECT value FROM engine_settings WHERE key = ?1", [setting.key()], |row| row.get(0))
+            .optional()
+            .map_err(failed("read a setting"))
+    }
+
+    /// Changes a setting. Blocks.
+    pub(crate) fn set_setting(&self, setting: Setting, value: &str) -> Result<()> {
+        self.lock()
+            .execute(
+                "INSERT INTO engine_settings (key, value) VALUES (?1, ?2)
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                params![setting.key(), value],
+            )
+            .map(drop)
+            .map_err(failed("write a setting"))
+    }
+
+    /// Adds a container, and its pod with it where that is new, in one step.
+    pub(crate) async fn insert(&self, pod: Option<PodRecord>, container: ContainerRecord) -> Result<()> {
+        self.run(move |connection| {
+            let mut write = || -> rusqlite::Result<()> {
+                let transaction = connection.transaction()?;
+                if let Some(pod) = &pod {
+                    put_pod(&transaction, pod)?;
+                }
+                transaction.execute(
+                    "INSERT INTO containers (id, name, created_ns, image_id, pod, options, state)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![
+                        container.id,
+                        container.name,
+                        container.created.0,
+                        container.image_id,
+                        container.pod,
+                        to_json(&container.options)?,
+                        to_json(&container.state)?
+                    ],
+                )?;
+                transaction.commit()
+            };
+            write().map_err(failed("add a container"))
+        })
+        .await
+    }
+
+    /// Adds or changes a pod.
+    pub(crate) async fn put_pod(&self, pod: PodRecord) -> Result<()> {
+        self.run(move |connection| put_pod(connection, &pod).map_err(failed("write a pod"))).await
+    }
+
+    /// Changes a container's state.
+    pub(crate) async fn set_state(&self, id: &str, state: &State) -> Result<()> {
+        let (id, state) = (id.to_owned(), state.clone());
+        self.run(move |connection| {
+            to_json(&state)
+                .and_then(|state| {
+                    connection.execute("UPDATE containers SET state = ?2 WHERE id = ?1", params![id, state])
+                })
+                .map(drop)
+                .map_err(failed("write a container's state"))
+        })
+        .await
+    }
+
+    /// Changes a container's name.
+    pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let (id, name) = (id.to_owned(), name.to_owned());
+        self.run(move |connection| {
+            connection
+                .execute("UPDATE containers SET name = ?2 WHERE id = ?1", params![id, name])
+                .map(drop)
+                .map_err(failed("rename a container"))
+        })
+        .await
+    }
+
+    /// Forgets a container, and its pod with it when `pod` is given, in one step.
+    pub(crate) async fn remove(&self, container: &str, pod: Option<&str>) -> Result<()> {
+        let (container, pod) = (container.to_owned(), pod.map(str::to_owned));
+        self.run(move |connection| {
+            let mut write = || -> rusqlite::Result<()> {
+                let transaction = connection.transaction()?;
+                transaction.execute("DELETE FROM containers WHERE id = ?1", [&container])?;
+                if let Some(pod) = &pod {
+                    transaction.execute("DELETE FROM pods WHERE id = ?1", [pod])?;
+                }
+                transaction.commit()
+            };
+            write().map_err(failed("remove a container"))
+        })
+        .await
+    }
+
+    /// Forgets a pod without containers.
+    pub(crate) async fn remove_pod(&self, pod: &str) -> Result<()> {
+        let pod = pod.to_owned();
+        self.run(move |connection| {
+            connection
+                .execute("DELETE FROM pods WHERE id = ?1", [pod])
+                .map(drop)
+                .map_err(failed("remove a pod"))
+        })
+        .await
+    }
+}
+
+/// Brings the schema of our tables to the newest version, each step in a transaction. The version has a table of
+/// its own, since the image store keeps other tables in the same file.
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
+    let mut step = || -> rusqlite::Result<Option<i64>> {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        transaction.execute_batch(
+            "CREATE TABLE IF NOT EXISTS engine_settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;",
+        )?;
+        let version: i64 = transaction
+            .query_row("SELECT value FROM engine_settings WHERE key = 'schema'", [], |row| {
+                row.get::<_, String>(0)
+            })
+            .optional()?
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        if version > migrations.len() as i64 {
+            return Ok(Some(version));
+        }
+        for migration in migrations.iter().skip(usize::try_from(version).unwrap_or(0)) {
+            transaction.execute_batch(migration)?;
+        }
+        transaction.execute(
+            "INSERT INTO engine_settings (key, value) VALUES ('schema', ?1)
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [migrations.len().to_string()],
+        )?;
+        transaction.commit()?;
+        Ok(None)
+    };
+    match step().map_err(failed("bring the schema up to date"))? {
+        None => Ok(()),
+        Some(version) => Err(EngineError::conflict(format!(
+            "the state database has version {version}, this hyperd knows {}",
+            migrations.len()
+        ))
+        .with_hint("use the newer hyperd that wrote it")),
+    }
+}
+
+fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
+    connection
+        .execute(
+            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET
+                 name = excluded.name, explicit = excluded.explicit, options = excluded.options,
+                 endpoint = excluded.endpoint, up = excluded.up",
+            params![
+                pod.id,
+                pod.name,
+                pod.explicit,
+                pod.created.0,
+                to_json(&pod.options)?,
+                pod.endpoint.as_ref().map(to_json).transpose()?,
+                pod.up
+            ],
+        )
+        .map(drop)
+}
+
+fn pod_of_row(row: &Row<'_>) -> rusqlite::Result<PodRecord> {
+    Ok(PodRecord {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        explicit: row.get(2)?,
+        created: Timestamp(row.get(3)?),
+        options: from_json(row, 4)?,
+        endpoint: match row.get_ref(5)?.as_str_or_null()? {
+            None => None,
+            Some(_) => Some(from_json(row, 5)?),
+        },
+        up: row.get(6)?,
+    })
+}
+
+fn container_of_row(row: &Row<'_>) -> rusqlite::Result<ContainerRecord> {
+    Ok(ContainerRecord {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        created: Timestamp(row.get(2)?),
+        image_id: row.get(3)?,
+        pod: row.get(4)?,
+        options: from_json(row, 5)?,
+        state: from_json(row, 6)?,
+    })
+}
+
+fn to_json(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::options::{ContainerOptions, Phase, PodOptions};
+
+    fn pod() -> PodRecord {
+        PodRecord {
+            id: "0123456789abcdef".into(),
+            name: Some("p".into()),
+            explicit: true,
+            created: Timestamp(5),
+            options: PodOptions { vcpus: 2, ..PodOptions::default() },
+            endpoint: None,
+            up: false,
+        }
+    }
+
+    fn container() -> ContainerRecord {
+        ContainerRecord {
+            id: "c".repeat(64),
+            name: "web".into(),
+            created: Timestamp(7),
+            image_id: "sha256:00".into(),
+            pod: pod().id,
+            options: ContainerOptions { image: "debian".into(), ..ContainerOptions::default() },
+            state: State::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hyper.db");
+        let db = Db::open(&path).unwrap();
+        db.insert(Some(pod()), container()).await.unwrap();
+        let state = State { phase: Phase::Running, pid: 9, ..State::default() };
+        db.set_state(&container().id, &state).await.unwrap();
+        db.rename(&container().id, "web2").await.unwrap();
+        db.set_setting(Setting::Subnet, "172.30.0.1/16").unwrap();
+        drop(db);
+        let db = Db::open(&path).unwrap();
+        let (pods, containers) = db.load().unwrap();
+        assert_eq!(pods, [pod()]);
+        assert_eq!(containers, [ContainerRecord { name: "web2".into(), state, ..container() }]);
+        assert_eq!(db.setting(Setting::Subnet).unwrap().as_deref(), Some("172.30.0.1/16"));
+        assert_eq!(db.setting(Setting::DaemonId).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn container_is_not_added_without_its_pod_or_with_a_taken_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("hyper.db")).unwrap();
+        db.insert(None, container()).await.unwrap_err();
+        db.insert(Some(pod()), container()).await.unwrap();
+        let other = ContainerRecord { id: "d".repeat(64), ..container() };
+        db.insert(None, other).await.unwrap_err();
+        db.remove(&container().id, Some(&pod().id)).await.unwrap();
+        assert_eq!(db.load().unwrap(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn schema_grows_by_steps_and_a_newer_one_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &MIGRATIONS).unwrap();
+        let longer = [MIGRATIONS[0], "CREATE TABLE later (x INTEGER) STRICT;"];
+        migrate(&mut connection, &longer).unwrap();
+        connection.execute("INSERT INTO later VALUES (1)", []).unwrap();
+        migrate(&mut connection, &longer).unwrap();
+        let refused = migrate(&mut connection, &MIGRATIONS).unwrap_err();
+        assert_eq!(refused.kind, Kind::Conflict);
+    }
+}

@@ -1,0 +1,136 @@
+//! The shim's small service of its own, on the pod's socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_protocol::agent::{Process, Stats};
+use hyper_protocol::shim::{Phase, PodReply, PodRequest, PodState, files};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::error::{EngineError, Kind, Result};
+
+/// How long a shim may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Most bytes of an answer.
+const REPLY_MAX: usize = 4 << 20;
+
+/// Which streams of a process to attach to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttachStreams {
+    /// Send input.
+    pub stdin: bool,
+    /// Receive standard output, or all of the terminal.
+    pub stdout: bool,
+    /// Receive standard error.
+    pub stderr: bool,
+}
+
+/// Attaches to a process; the stream then carries its output and, the other way, its input.
+pub(crate) async fn attach(
+    dir: &Path,
+    container: &str,
+    exec: Option<&str>,
+    streams: AttachStreams,
+) -> Result<UnixStream> {
+    let request = PodRequest::Attach {
+        container: container.to_owned(),
+        exec: exec.map(str::to_owned),
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+    };
+    match ask(dir, &request).await? {
+        (PodReply::Attached { .. }, stream) => Ok(stream),
+        _ => Err(unexpected()),
+    }
+}
+
+/// When the pod's steps began and ended.
+pub(crate) async fn timeline(dir: &Path) -> Result<Vec<Phase>> {
+    match ask(dir, &PodRequest::Timeline).await? {
+        (PodReply::Timeline(phases), _) => Ok(phases),
+        _ => Err(unexpected()),
+    }
+}
+
+/// What a container uses.
+pub(crate) async fn stats(dir: &Path, container: &str) -> Result<Stats> {
+    match ask(dir, &PodRequest::Stats { container: container.to_owned() }).await? {
+        (PodReply::Stats(stats), _) => Ok(*stats),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The processes of a container.
+pub(crate) async fn processes(dir: &Path, container: &str) -> Result<Vec<Process>> {
+    match ask(dir, &PodRequest::Processes { container: container.to_owned() }).await? {
+        (PodReply::Processes(processes), _) => Ok(processes),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The pod's VM.
+pub(crate) async fn inspect(dir: &Path) -> Result<PodState> {
+    match ask(dir, &PodRequest::Inspect).await? {
+        (PodReply::Pod(state), _) => Ok(state),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> EngineError {
+    EngineError::new(Kind::System, "the shim answered something else than asked")
+}
+
+/// Sends a request and reads the line that answers it; what comes after the line stays in the stream.
+async fn ask(dir: &Path, request: &PodRequest) -> Result<(PodReply, UnixStream)> {
+    let path = dir.join(files::POD_SOCKET);
+    let talk = async {
+        let mut stream = UnixStream::connect(&path).await?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let reply = read_line(&mut stream).await?;
+        std::io::Result::Ok((reply, stream))
+    };
+    let (line, stream) = tokio::time::timeout(TIMEOUT, talk)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .map_err(|error| EngineError::system(format!("cannot ask the shim at {}", path.display()), error))?;
+    match serde_json::from_slice(&line) {
+        Ok(PodReply::Failed { message, not_found }) => {
+            Err(EngineError::new(if not_found { Kind::NotFound } else { Kind::System }, message))
+        }
+        Ok(reply) => Ok((reply, stream)),
+        Err(error) => Err(EngineError::system("the shim's answer cannot be read", error)),
+    }
+}
+
+/// Reads up to a newline and not a byte more: looks at what has come, then takes what belongs to the line.
+async fn read_line(stream: &mut UnixStream) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut window = [0_u8; 4096];
+    loop {
+        let seen = {
+            let peek = || {
+                rustix::net::recv(&*stream, &mut window[..], rustix::net::RecvFlags::PEEK)
+                    .map_err(std::io::Error::from)
+            };
+            stream.async_io(tokio::io::Interest::READABLE, peek).await?.1
+        };
+        if seen == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let end = window[..seen].iter().position(|byte| *byte == b'\n');
+        let take = end.map_or(seen, |at| at + 1);
+        stream.read_exact(&mut window[..take]).await?;
+        line.extend_from_slice(&window[..take]);
+        if end.is_some() {
+            return Ok(line);
+        }
+        if line.len() > REPLY_MAX {
+            return Err(std::io::Error::other("the answer is too long"));
+        }
+    }
+}

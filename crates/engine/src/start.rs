@@ -1,0 +1,293 @@
+//! Starting a container.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use hyper_image::Image;
+use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step};
+
+use crate::boot::Steps;
+use crate::clock::Timestamp;
+use crate::engine::Engine;
+use crate::error::{EngineError, Kind, Result};
+use crate::options::{ContainerRecord, LogOptions, NetworkMode, Phase};
+use crate::registry::{Container, PendingAttach, Pod};
+use crate::shim::{Layer, Shim};
+use crate::{names, podsock, spec};
+
+/// Exit code of a container whose start failed for another reason than its program: docker's.
+const START_FAILED: i64 = 128;
+
+impl Engine {
+    /// Starts a container: its pod's VM if there is none yet, then its first process.
+    ///
+    /// # Errors
+    /// [`Kind::NotModified`] if it runs already; the program is missing or not executable; anything on the way
+    /// fails. Nothing is left of an attempt that failed.
+    pub async fn start(&self, reference: &str) -> Result<()> {
+        let container = self.shared.registry.find(reference)?;
+        let transition = container.transition.lock().await;
+        let phase = container.lock().state.phase;
+        match phase {
+            Phase::Running => {
+                return Err(EngineError::new(Kind::NotModified, "container is already running"));
+            }
+            Phase::Paused => {
+                return Err(EngineError::conflict("cannot start a paused container, try unpause instead"));
+            }
+            Phase::Removing | Phase::Dead => {
+                return Err(EngineError::conflict("container is marked for removal and cannot be started"));
+            }
+            Phase::Created | Phase::Starting | Phase::Exited => {}
+        }
+        let started = self.start_in_pod(&container).await;
+        match started {
+            Ok(()) => {
+                self.shared.container_event(&container.record(), "start", &[]);
+                drop(transition);
+                Ok(())
+            }
+            Err(error) => {
+                let error = start_error(error);
+                self.record_failed_start(&container, &error).await;
+                drop(transition);
+                if container.lock().options.auto_remove {
+                    self.remove_quietly(&container).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_in_pod(&self, container: &Arc<Container>) -> Result<()> {
+        let steps = Steps::default();
+        let record = container.record();
+        let pod = self.shared.registry.pod(&record.pod)?;
+        if let NetworkMode::Container(other) = &record.options.network {
+            let other = self.shared.registry.find(other)?;
+            if other.id != record.id && !other.lock().state.is_running() {
+                return Err(EngineError::conflict(format!(
+                    "cannot join network of a non running container: {}",
+                    other.id
+                )));
+            }
+        }
+        let image = self.image_of(&record);
+        let writable = self.places().container(&record.id).join("rw.ext4");
+        let size = record.options.storage_size.unwrap_or(self.shared.config.storage_size);
+        let (starting, entered, prepared, image) = tokio::join!(
+            self.shared.set_state(container, |state| state.phase = Phase::Starting),
+            self.enter_pod(&pod, &record.id, &steps),
+            steps.time("prepare writable layer", self.shared.layers.create(&writable, size)),
+            image,
+        );
+        // From here on the container may be a member of its pod.
+        let all = starting.and(prepared).and_then(|()| Ok((entered?, image?)));
+        let run = match all {
+            Ok((shim, image)) => {
+                let run = self.run_in(container, &record, &pod, &shim, &image, writable, &steps).await;
+                *container.steps.lock().unwrap_or_else(PoisonError::into_inner) = steps.take();
+                run.map(|()| shim)
+            }
+            Err(error) => Err(error),
+        };
+        match run {
+            Ok(shim) => {
+                self.watch(container.clone(), pod, shim);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(shim) = pod.shim()
+                    && let Err(error) = shim.delete(&record.id, "").await
+                {
+                    tracing::debug!(container = record.id, error = %error.report(), "nothing to delete");
+                }
+                self.leave_pod(&pod, &record.id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn image_of(&self, record: &ContainerRecord) -> Result<Image> {
+        let (images, id) = (self.shared.images.clone(), record.image_id.clone());
+        let image = tokio::task::spawn_blocking(move || images.get(&id))
+            .await
+            .map_err(|error| EngineError::system("image lookup ended early", error))??;
+        Ok(image)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn run_in(
+        &self,
+        container: &Arc<Container>,
+        record: &ContainerRecord,
+        pod: &Arc<Pod>,
+        shim: &Arc<Shim>,
+        image: &Image,
+        writable: PathBuf,
+        steps: &Steps,
+    ) -> Result<()> {
+        let bundle = self.places().container(&record.id);
+        let pod_record = pod.record();
+        let spec = spec::build(record, &pod_record.options)?;
+        let text = serde_json::to_vec(&spec)
+            .map_err(|error| EngineError::system("cannot encode the runtime specification", error))?;
+        let path = bundle.join("config.json");
+        tokio::fs::write(&path, text)
+            .await
+            .map_err(|error| EngineError::system(format!("cannot write {}", path.display()), error))?;
+        let mut layers: Vec<Layer> =
+            image.layers.iter().map(|layer| Layer { kind: "erofs", source: layer.blob.clone() }).collect();
+        layers.push(Layer { kind: "ext4", source: writable });
+        let config = self.container_config(record, &pod_record).await?;
+        let id = &record.id;
+        steps
+            .time("create container", shim.create(id, &bundle, &layers, record.options.tty, &config))
+            .await?;
+        self.connect_pending(container, shim).await;
+        let pid = steps.time("start process", shim.start_task(id, "")).await?;
+        self.shared
+            .set_state(container, |state| {
+                state.phase = Phase::Running;
+                state.pid = pid;
+                state.exit_code = 0;
+                state.error.clear();
+                state.oom_killed = false;
+                state.started_at = Some(Timestamp::now());
+            })
+            .await?;
+        container.progress.send_modify(|progress| progress.running = true);
+        Ok(())
+    }
+
+    async fn container_config(
+        &self,
+        record: &ContainerRecord,
+        pod: &crate::options::PodRecord,
+    ) -> Result<ContainerConfig> {
+        let options = &record.options;
+        let log = match &options.log {
+            LogOptions::None => None,
+            LogOptions::JsonFile { max_size, max_files, .. } => {
+                Some(Log { path: self.places().log(&record.id), max_size: *max_size, max_files: *max_files })
+            }
+        };
+        Ok(ContainerConfig {
+            user: (!options.user.is_empty()).then(|| options.user.clone()),
+            groups: options.group_add.clone(),
+            files: names::files(self, record, pod).await?,
+            stdin: options.open_stdin,
+            stdin_once: options.stdin_once,
+            log,
+            pid_of: options.pid_of.clone(),
+        })
+    }
+
+    /// Connects clients that attached before the start; those that went away in between are forgotten.
+    async fn connect_pending(&self, container: &Arc<Container>, shim: &Arc<Shim>) {
+        let pending: Vec<PendingAttach> =
+            std::mem::take(&mut *container.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        for client in pending {
+            if client.stream.is_closed() {
+                continue;
+            }
+            match podsock::attach(shim.dir(), &container.id, None, client.streams).await {
+                Ok(stream) => drop(client.stream.send(stream)),
+                Err(error) => {
+                    tracing::warn!(container = container.id, error = %error.report(), "cannot attach");
+                }
+            }
+        }
+    }
+
+    /// Leaves the container as a start that failed leaves it with docker: not running, with code and reason.
+    async fn record_failed_start(&self, container: &Arc<Container>, error: &EngineError) {
+        let code = exit_code_of(&error.message);
+        let text = error.report();
+        let recorded = self
+            .shared
+            .set_state(container, |state| {
+                state.phase = if state.started_at.is_some() { Phase::Exited } else { Phase::Created };
+                state.pid = 0;
+                state.exit_code = code;
+                state.error = text;
+                if state.started_at.is_some() {
+                    state.finished_at = Some(Timestamp::now());
+                }
+            })
+            .await;
+        if let Err(error) = recorded {
+            tracing::error!(container = container.id, error = %error.report(), "cannot record a failed start");
+        }
+        container.pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        container.progress.send_modify(|progress| {
+            progress.running = false;
+            progress.exits += 1;
+            progress.exit_code = code;
+        });
+        let details = [("exitCode", code.to_string())];
+        self.shared.container_event(&container.record(), "die", &details);
+    }
+
+    /// Steps of the container's last start, the engine's and the shim's, in order of their beginning.
+    ///
+    /// # Errors
+    /// No such container.
+    pub async fn timeline(&self, reference: &str) -> Result<Vec<Step>> {
+        let container = self.shared.registry.find(reference)?;
+        let mut steps = container.steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = container.shim_steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pod = self.shared.registry.pod(&container.lock().pod.clone())?;
+        match pod.shim() {
+            Some(shim) if kept.is_empty() => {
+                steps.extend(podsock::timeline(shim.dir()).await.unwrap_or_default());
+            }
+            _ => steps.extend(kept),
+        }
+        steps.sort_by_key(|step| (step.start_us, std::cmp::Reverse(step.end_us)));
+        Ok(steps)
+    }
+}
+
+/// What the user reads when a start failed: docker's words around the reason.
+fn start_error(mut error: EngineError) -> EngineError {
+    if matches!(exit_code_of(&error.message), 126 | 127) {
+        error.kind = Kind::Invalid;
+        error.message =
+            format!("failed to create task for container: failed to create shim task: {}", error.message);
+    } else if error.kind == Kind::NotFound {
+        // Nothing that the caller named is missing.
+        error.kind = Kind::System;
+    }
+    error
+}
+
+/// Docker's exit code for a start that failed with this text.
+fn exit_code_of(message: &str) -> i64 {
+    let program =
+        |texts: &[&str]| message.contains("exec: ") && texts.iter().any(|text| message.contains(text));
+    if program(&["executable file not found", "no such file or directory"]) {
+        127
+    } else if program(&["permission denied", "is a directory", "exec format error"]) {
+        126
+    } else {
+        START_FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_failures_have_dockers_codes() {
+        for (text, code) in [
+            (r#"exec: "nosuch": executable file not found in $PATH: unknown"#, 127),
+            (r#"exec: "/nosuch": stat /nosuch: no such file or directory: unknown"#, 127),
+            (r#"exec: "/etc/passwd": permission denied: unknown"#, 126),
+            ("cannot boot: no such file or directory", 128),
+        ] {
+            assert_eq!(exit_code_of(text), code, "{text}");
+        }
+    }
+}

@@ -49,6 +49,11 @@ impl Digest {
         Ok(Self(bytes))
     }
 
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hex digits.
     pub fn hex(&self) -> String {
         let mut hex = String::with_capacity(64);

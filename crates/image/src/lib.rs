@@ -13,11 +13,11 @@ mod registry;
 mod store;
 mod tar;
 
-pub use auth::Auth;
+pub use auth::{Auth, AuthHeaderError, DockerConfig};
 pub use config::{ConfigError, ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, ImageId, ParseDigestError};
 pub use error::ErrorKind;
-pub use layer::LayerError;
+pub use layer::{LayerError, Limits};
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{LayerStep, Progress};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference};

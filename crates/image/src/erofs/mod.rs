@@ -12,8 +12,6 @@ mod spill;
 mod tree;
 mod writer;
 
-pub use encode::BLOCK;
 pub use reader::{Inode, ReadError, Reader};
-pub use spill::Spill;
 pub use tree::{Attributes, Content, FileData, MetadataBudget, Node, NodeId, ROOT, Tree, Xattr};
-pub use writer::{DataWriter, Finished, Piece, finish};
+pub use writer::{DataWriter, Piece, finish};

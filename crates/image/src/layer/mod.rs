@@ -15,7 +15,7 @@ mod stream;
 mod tarmap;
 
 pub use convert::{Converted, RootEntry, Summary};
-pub use decompress::Limits;
+pub use decompress::{Decompressor, Limits};
 pub use error::LayerError;
 pub use lower::Lower;
 pub use stream::{Source, convert};

@@ -13,13 +13,13 @@ mod manifest;
 mod settings;
 mod tls;
 
-pub use blob::{BlobStream, DownloadEvent, Sent};
+pub use blob::{BlobStream, DownloadEvent};
 pub use client::{Client, Session};
-pub use endpoint::{Endpoint, endpoints};
-pub use error::{Refusal, RegistryError};
+pub use endpoint::endpoints;
+pub use error::RegistryError;
 pub use manifest::{
-    DOCKER_MANIFEST, Descriptor, Fetched, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST, choose, is_index,
-    media_type_of, parse_index, parse_manifest,
+    Descriptor, Fetched, MAX_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST, choose, is_index, media_type_of,
+    parse_index, parse_manifest,
 };
 pub use settings::RegistryConfig;
 pub use tls::TlsError;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::layer::Limits;
+
 /// Settings of everything that talks to registries.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
@@ -23,6 +25,8 @@ pub struct RegistryConfig {
     pub stall_timeout: Duration,
     /// Attempts in a row that bring no new byte before a download fails. Docker's default is 5.
     pub attempts: u32,
+    /// How large layers may be.
+    pub limits: Limits,
 }
 
 impl Default for RegistryConfig {
@@ -35,6 +39,7 @@ impl Default for RegistryConfig {
             parallel_layers: 3,
             stall_timeout: Duration::from_secs(30),
             attempts: 5,
+            limits: Limits::default(),
         }
     }
 }

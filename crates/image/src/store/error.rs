@@ -162,6 +162,14 @@ pub enum PullError {
     /// The registry refused the credentials.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
+    /// No such repository.
+    #[error("repository {repository} not found: name unknown: {message}")]
+    NameUnknown {
+        /// Familiar name.
+        repository: String,
+        /// The registry's words.
+        message: String,
+    },
     /// No such tag or digest.
     #[error("manifest for {reference} not found: manifest unknown: {message}")]
     ManifestUnknown {
@@ -358,6 +366,7 @@ impl PullError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Denied { .. }
+            | Self::NameUnknown { .. }
             | Self::ManifestUnknown { .. }
             | Self::NoPlatform { .. }
             | Self::WrongPlatform { .. } => ErrorKind::NotFound,

@@ -1,8 +1,18 @@
 //! The images on this host: what is there, and every way in and out.
 
+mod changes;
+mod database;
+mod disk;
 mod error;
 mod image;
+mod import;
+mod layers;
+mod load;
+mod names;
+mod pull;
+mod save;
 mod store;
+mod time;
 
 pub use error::{
     ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, StoreError, TagError,

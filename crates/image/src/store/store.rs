@@ -4,22 +4,36 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::auth::Auth;
+use tokio::sync::Semaphore;
+
+use crate::auth::{Auth, DockerConfig};
 use crate::digest::ImageId;
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::registry::RegistryConfig;
+use crate::registry::{Client, RegistryConfig};
 
+use super::database;
+use super::disk::Disk;
 use super::error::{
-    ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, TagError,
+    ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, StoreError, TagError,
 };
 use super::image::{HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, PullOutcome, Removed};
+use super::layers::Shelf;
+use super::pull::Pull;
+use super::{import, load, names, save};
 
 /// The images on this host. A clone is another handle of the same store.
 #[derive(Clone)]
 pub struct Store {
-    _shared: Arc<()>,
+    shared: Arc<Shared>,
+}
+
+/// What all handles share.
+struct Shared {
+    shelf: Arc<Shelf>,
+    client: Client,
+    slots: Semaphore,
 }
 
 impl Store {
@@ -28,65 +42,97 @@ impl Store {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(_directory: &Path, _database: &Path, _config: RegistryConfig) -> Result<Self, OpenError> {
-        unimplemented!()
+    pub fn open(directory: &Path, database: &Path, config: RegistryConfig) -> Result<Self, OpenError> {
+        let disk = Disk::open(directory)?;
+        let shelf = Arc::new(Shelf::open(disk, database::open(database)?)?);
+        let slots = Semaphore::new(config.parallel_layers.max(1));
+        Ok(Self { shared: Arc::new(Shared { shelf, client: Client::new(config), slots }) })
     }
 
     /// Fetches an image. `platform` chooses from an index (none: this host's), `auth` is shown to
-    /// the registry (none: what docker's configuration has). Cancelling the future ends the pull
-    /// and leaves nothing unfinished behind.
+    /// the registry (none: what docker's configuration has). Dropping the future ends the pull
+    /// and leaves nothing unfinished behind. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
     /// See [`PullError`].
     pub async fn pull(
         &self,
-        _reference: &Reference,
-        _platform: Option<Platform>,
-        _auth: Option<Auth>,
-        _progress: impl Fn(Progress) + Send + Sync + 'static,
+        reference: &Reference,
+        platform: Option<Platform>,
+        auth: Option<Auth>,
+        progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<PullOutcome, PullError> {
-        unimplemented!()
+        let client = &self.shared.client;
+        let auth = match (auth, &client.config().docker_config) {
+            (Some(auth), _) => Some(auth),
+            (None, Some(path)) => {
+                let found = DockerConfig::load(path).await;
+                let found = match found {
+                    Ok(config) => config.credentials(reference).await,
+                    Err(error) => Err(error),
+                };
+                found.map_err(|source| PullError::Registry {
+                    registry: reference.domain().to_owned(),
+                    source,
+                })?
+            }
+            (None, None) => None,
+        };
+        let pull = Pull {
+            shelf: &self.shared.shelf,
+            client,
+            slots: &self.shared.slots,
+            limits: client.config().limits,
+            reference,
+            platform,
+            progress: &progress,
+        };
+        pull.run(auth).await
     }
 
-    /// Makes an image of one layer from a root filesystem's tar, plain or compressed. Blocks.
+    /// Makes an image of one layer from a root filesystem's tar, plain, gzip or zstd. Blocks.
     ///
     /// # Errors
     /// See [`ImportError`].
     pub fn import(
         &self,
-        _tar: impl Read + Send,
-        _request: &ImportRequest,
-        _progress: &(dyn Fn(Progress) + Sync),
+        tar: impl Read + Send,
+        request: &ImportRequest,
+        progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<ImageId, ImportError> {
-        unimplemented!()
+        import::import(&self.shared.shelf, self.shared.client.config().limits, tar, request, progress)
     }
 
-    /// Takes in the images of a docker archive or OCI layout tar, plain or compressed. Blocks.
+    /// Takes in the images of a docker archive or OCI layout tar, plain, gzip or zstd. Blocks; must
+    /// not be called on a thread that runs asynchronous tasks.
     ///
     /// # Errors
     /// See [`LoadError`].
     pub fn load(
         &self,
-        _archive: impl Read + Send,
-        _progress: &(dyn Fn(Progress) + Sync),
+        archive: impl Read + Send,
+        progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Vec<LoadedImage>, LoadError> {
-        unimplemented!()
+        load::load(&self.shared.shelf, self.shared.client.config().limits, archive, progress)
     }
 
-    /// Writes images as a tar that is both a docker archive and an OCI layout. Blocks.
+    /// Writes images as a tar that is both a docker archive and an OCI layout. A bare repository
+    /// means all its tags. Blocks.
     ///
     /// # Errors
     /// See [`SaveError`].
-    pub fn save(&self, _names: &[String], _archive: impl Write) -> Result<(), SaveError> {
-        unimplemented!()
+    pub fn save(&self, names: &[String], archive: impl Write) -> Result<(), SaveError> {
+        save::save(&self.shared.shelf, names, archive)
     }
 
     /// The image with this name, id, beginning of an id, or `name@digest`.
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn get(&self, _name: &str) -> Result<Image, LookupError> {
-        unimplemented!()
+    pub fn get(&self, name: &str) -> Result<Image, LookupError> {
+        let shelf = &self.shared.shelf;
+        let row = names::find(&shelf.state(), name)?;
+        Ok(names::image(shelf, row)?)
     }
 
     /// All images, newest first.
@@ -94,38 +140,49 @@ impl Store {
     /// # Errors
     /// Files or database.
     pub fn list(&self) -> Result<Vec<Image>, LookupError> {
-        unimplemented!()
+        names::list(&self.shared.shelf)
     }
 
     /// Gives an image another name, taking it from the image that had it.
     ///
     /// # Errors
     /// See [`TagError`].
-    pub fn tag(&self, _source: &str, _target: &Reference) -> Result<(), TagError> {
-        unimplemented!()
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<(), TagError> {
+        names::tag(&self.shared.shelf, source, target)
     }
 
     /// Removes a name, or an image with all its names. With its last name an image goes, and with
-    /// its last image a layer. `in_use` tells who uses an image. `no_prune` keeps an image that only lost
-    /// its name.
+    /// its last image a layer. `in_use` tells who uses an image, a running container first; an image in use stays.
+    /// `no_prune` keeps an image that only lost its last name.
     ///
     /// # Errors
     /// See [`RemoveError`].
     pub fn remove(
         &self,
-        _name: &str,
-        _force: bool,
-        _no_prune: bool,
-        _in_use: &dyn Fn(&ImageId) -> Option<ImageUse>,
+        name: &str,
+        force: bool,
+        no_prune: bool,
+        in_use: &dyn Fn(&ImageId) -> Option<ImageUse>,
     ) -> Result<Vec<Removed>, RemoveError> {
-        unimplemented!()
+        names::remove(&self.shared.shelf, name, force, no_prune, in_use)
     }
 
     /// How an image came to be, newest first.
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn history(&self, _name: &str) -> Result<Vec<HistoryEntry>, LookupError> {
-        unimplemented!()
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>, LookupError> {
+        names::history(&self.shared.shelf, name)
+    }
+
+    /// Removes layers that no image has and no pull is working on: what failed pulls left for
+    /// another attempt. Returns how many went.
+    ///
+    /// # Errors
+    /// Files or database.
+    pub fn collect_garbage(&self) -> Result<usize, StoreError> {
+        let shelf = &self.shared.shelf;
+        let mut state = shelf.state();
+        Ok(shelf.collect(&mut state)?.len())
     }
 }

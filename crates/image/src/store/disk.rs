@@ -1,0 +1,161 @@
+//! The store's directory.
+//!
+//! `lock` (held while a process owns the store), `tmp/` (swept when it opens), and for each layer
+//! `layers/sha256/KEY.erofs` with `KEY.tarmap` beside it. A layer is there when its row in the database is.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::digest::Digest;
+
+use super::error::{OpenError, StoreError};
+
+/// The directory, owned by this process.
+pub struct Disk {
+    root: PathBuf,
+    next: AtomicU64,
+    _lock: File,
+}
+
+/// A file in `tmp/` that goes away unless it is moved.
+pub struct Temporary {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Disk {
+    /// Takes the directory over, makes what is missing and sweeps what is unfinished.
+    ///
+    /// # Errors
+    /// Another process has it, or a file operation fails.
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        for directory in [root.join("tmp"), root.join("layers/sha256")] {
+            std::fs::create_dir_all(&directory)
+                .map_err(|error| StoreError::file("create", &directory, error))?;
+        }
+        let path = root.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|error| StoreError::file("open", &path, error))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked(root.to_owned())),
+            Err(error) => return Err(StoreError::file("lock", &path, error.into()).into()),
+        }
+        let disk = Self { root: root.to_owned(), next: AtomicU64::new(0), _lock: lock };
+        for path in files(&root.join("tmp"))? {
+            std::fs::remove_file(&path).map_err(|error| StoreError::file("remove", &path, error))?;
+        }
+        Ok(disk)
+    }
+
+    /// A new empty file, readable and writable.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn temporary(&self) -> Result<(Temporary, File), StoreError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join(format!("tmp/{}-{number}", std::process::id()));
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path);
+        let file = file.map_err(|error| StoreError::file("create", &path, error))?;
+        Ok((Temporary { path, kept: false }, file))
+    }
+
+    /// Scratch space without a name.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn scratch(&self) -> Result<File, StoreError> {
+        let (_temporary, file) = self.temporary()?;
+        Ok(file)
+    }
+
+    /// A layer's disk.
+    pub fn layer(&self, key: &Digest) -> PathBuf {
+        self.root.join(format!("layers/sha256/{}.erofs", key.hex()))
+    }
+
+    /// What gives a layer's tar back.
+    pub fn tar_map(&self, key: &Digest) -> PathBuf {
+        self.root.join(format!("layers/sha256/{}.tarmap", key.hex()))
+    }
+
+    /// Moves a finished layer to its place and makes that last.
+    ///
+    /// # Errors
+    /// A file operation fails; then nothing but an unreferenced file may remain.
+    pub fn keep_layer(&self, key: &Digest, disk: Temporary, map: Temporary) -> Result<(), StoreError> {
+        map.move_to(&self.tar_map(key))?;
+        disk.move_to(&self.layer(key))?;
+        sync_directory(&self.root.join("layers/sha256"))
+    }
+
+    /// Removes a layer's files.
+    ///
+    /// # Errors
+    /// A file operation fails.
+    pub fn remove_layer(&self, key: &Digest) -> Result<(), StoreError> {
+        for path in [self.layer(key), self.tar_map(key)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::file("remove", &path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all layer files whose key `is_known` does not know.
+    ///
+    /// # Errors
+    /// A file operation fails.
+    pub fn sweep_layers(&self, is_known: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
+        for path in files(&self.root.join("layers/sha256"))? {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let key = stem.and_then(|stem| Digest::from_hex(stem).ok());
+            if key.is_none_or(|key| !is_known(&key)) {
+                std::fs::remove_file(&path).map_err(|error| StoreError::file("remove", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Temporary {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its lasting name.
+    fn move_to(mut self, to: &Path) -> Result<(), StoreError> {
+        std::fs::rename(&self.path, to).map_err(|error| StoreError::file("rename", &self.path, error))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The files of a directory.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let fail = |error| StoreError::file("read", directory, error);
+    let entries = std::fs::read_dir(directory).map_err(fail)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(fail)).collect()
+}
+
+/// Makes renames last.
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| StoreError::file("sync", directory, error))
+}

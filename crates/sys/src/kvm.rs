@@ -74,8 +74,8 @@ impl MicroGuest {
         let vm = kvm.create_vm().map_err(step("create a virtual machine"))?;
         let mut memory =
             Memory::new().map_err(|source| KvmError::Step { attempt: "map guest memory", source })?;
-        memory.write(TABLES, &(TABLES + 0x1000 | PRESENT_WRITABLE).to_le_bytes());
-        memory.write(TABLES + 0x1000, &(TABLES + 0x2000 | PRESENT_WRITABLE).to_le_bytes());
+        memory.write(TABLES, &((TABLES + 0x1000) | PRESENT_WRITABLE).to_le_bytes());
+        memory.write(TABLES + 0x1000, &((TABLES + 0x2000) | PRESENT_WRITABLE).to_le_bytes());
         memory.write(TABLES + 0x2000, &(PRESENT_WRITABLE | LARGE_PAGE).to_le_bytes());
         // dec rcx; jnz -5; hlt
         memory.write(CODE, &[0x48, 0xff, 0xc9, 0x75, 0xfb, 0xf4]);

@@ -1,4 +1,5 @@
 //! What every driver must do, run on each.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod support;
 

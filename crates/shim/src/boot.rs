@@ -1,0 +1,225 @@
+//! From a pod's configuration to a guest whose agent answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine as _;
+use hyper_protocol::agent::{Interface, Pod, Reply, Request};
+use hyper_protocol::shim::{CONSOLE_KEPT, PodConfig};
+use hyper_vm::qemu::Qemu;
+use hyper_vm::{Hypervisor, Vm, VmConfig, kvm};
+
+use crate::error::ShimError;
+use crate::guest::Guest;
+use crate::timeline::Timeline;
+
+/// Most that a pod may be configured to wait for its guest.
+pub const BOOT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Bytes of seed for the guest's random generator: what `/dev/urandom` is good for, twice.
+const SEED: usize = 64;
+/// File in the runtime directory that keeps the probe of KVM for this boot of the host.
+const PROBE_FILE: &str = "kvm-probe.json";
+
+/// Chooses a hypervisor for a pod.
+pub type Choose = dyn Fn(&PodConfig) -> Result<Box<dyn Hypervisor>, ShimError> + Send + Sync;
+
+/// The drivers there are.
+///
+/// # Errors
+/// [`ShimError::Invalid`] for a name of none.
+pub fn choose(config: &PodConfig) -> Result<Box<dyn Hypervisor>, ShimError> {
+    match config.hypervisor.as_deref() {
+        None | Some("qemu") => Ok(Box::new(Qemu::new(kvm::probe_cached(&probe_file(config))))),
+        Some(other) => Err(ShimError::Invalid(format!("there is no hypervisor driver {other:?}, only qemu"))),
+    }
+}
+
+/// `pods/<pod>` is two levels below the runtime directory, which all pods share.
+fn probe_file(config: &PodConfig) -> PathBuf {
+    let pods = config.dir.parent().filter(|parent| parent.ends_with("pods"));
+    match pods.and_then(|pods| pods.parent()) {
+        Some(run) => run.join(PROBE_FILE),
+        None => config.dir.join(PROBE_FILE),
+    }
+}
+
+/// Checks a configuration as far as it can be without starting anything.
+///
+/// # Errors
+/// [`ShimError::Invalid`].
+pub fn check(config: &PodConfig) -> Result<(), ShimError> {
+    let invalid = |text: String| Err(ShimError::Invalid(text));
+    if !config.dir.is_absolute() || !config.dir.is_dir() {
+        return invalid(format!("the pod's directory {} does not exist", config.dir.display()));
+    }
+    if config.vcpus == 0 {
+        return invalid("a pod has at least one virtual processor".into());
+    }
+    if config.hostname.is_empty()
+        || config.hostname.len() > 64
+        || config.hostname.contains(char::is_whitespace)
+    {
+        return invalid(format!("{:?} is no host name", config.hostname));
+    }
+    if config.boot_timeout_ms == 0 || Duration::from_millis(config.boot_timeout_ms) > BOOT_TIMEOUT_MAX {
+        return invalid(format!("a boot takes 1 ms to {} s", BOOT_TIMEOUT_MAX.as_secs()));
+    }
+    Ok(())
+}
+
+/// Starts the VM and connects its NICs; the guest is booting then.
+///
+/// # Errors
+/// Nothing is left of the VM.
+pub async fn launch(
+    hypervisor: &dyn Hypervisor,
+    id: &str,
+    config: &PodConfig,
+    timeline: &Timeline,
+) -> Result<Arc<dyn Vm>, ShimError> {
+    let nic_slots = u32::try_from(config.interfaces.len())
+        .map_err(|_| ShimError::Invalid("too many network interfaces".into()))?;
+    // Before the VM: a tap that is missing is known at once.
+    let mut taps = Vec::new();
+    for interface in &config.interfaces {
+        let tap = hyper_sys::tap::open(&interface.tap);
+        taps.push(tap.map_err(|error| ShimError::failed("cannot connect the network", &error))?);
+    }
+    let vm = hypervisor
+        .launch(VmConfig {
+            name: id.to_owned(),
+            dir: config.dir.clone(),
+            kernel: config.kernel.clone(),
+            initramfs: config.initramfs.clone(),
+            kernel_args: config.kernel_args.clone(),
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+            nic_slots,
+            console_kept: CONSOLE_KEPT,
+        })
+        .await?;
+    for step in &vm.info().steps {
+        timeline.host(step.name, step.start, step.end);
+    }
+    for (slot, tap) in (0..).zip(taps) {
+        let start = SystemTime::now();
+        if let Err(error) = vm.plug_nic(slot, tap).await {
+            vm.kill().await;
+            return Err(error.into());
+        }
+        timeline.since("plug nic", start);
+    }
+    Ok(vm)
+}
+
+/// Waits for the agent and makes the guest this pod. When that fails, or takes longer than until `deadline`, the VM is
+/// killed, and the error ends with what the guest last wrote to its console.
+///
+/// # Errors
+/// See above.
+pub async fn meet(
+    vm: Arc<dyn Vm>,
+    config: &PodConfig,
+    deadline: Instant,
+    timeline: &Timeline,
+) -> Result<Guest, ShimError> {
+    let template = pod(config);
+    let configure = Box::new(move || {
+        let mut pod = template.clone();
+        pod.unix_time_ns = crate::clock::unix_ns();
+        pod.entropy = seed();
+        Request::Configure(Box::new(pod))
+    });
+    let opening = Guest::open(vm.clone(), configure, timeline);
+    let why = tokio::select! {
+        biased;
+        opened = opening => match opened {
+            Ok(guest) => return Ok(guest),
+            Err(error) => error.to_string(),
+        },
+        exit = vm.wait() => exit.reason,
+        () = tokio::time::sleep_until(deadline.into()) => {
+            format!("its agent did not answer within {} ms", config.boot_timeout_ms)
+        }
+    };
+    vm.kill().await;
+    Err(ShimError::Failed(format!("the guest did not boot: {why}{}", last_lines(&vm.console_tail()))))
+}
+
+/// Release of the guest kernel and when the guest began, by its own clock.
+pub async fn identify(guest: &Guest, hello: SystemTime, timeline: &Timeline) -> Option<String> {
+    match guest.repeat(&Request::Ping).await {
+        Ok(Reply::Pong { kernel, uptime_ns, .. }) => {
+            let began = SystemTime::now().checked_sub(Duration::from_nanos(uptime_ns));
+            if let Some(began) = began.filter(|began| *began < hello) {
+                timeline.guest("kernel boot", began, hello);
+            }
+            Some(kernel.chars().filter(|c| !c.is_control()).take(64).collect())
+        }
+        Ok(reply) => {
+            tracing::warn!(?reply, "the agent does not answer a ping");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the agent was not asked for its kernel");
+            None
+        }
+    }
+}
+
+fn pod(config: &PodConfig) -> Pod {
+    let interfaces = (0..).zip(&config.interfaces).map(|(slot, interface)| Interface {
+        slot,
+        name: interface.name.clone(),
+        mac: interface.mac.clone(),
+        addresses: interface.addresses.clone(),
+        gateways: interface.gateways.clone(),
+        mtu: interface.mtu,
+    });
+    Pod {
+        hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
+        interfaces: interfaces.collect(),
+        sysctl: config.sysctl.clone(),
+        unix_time_ns: 0,
+        entropy: String::new(),
+    }
+}
+
+/// Random bytes from the host, in base64.
+fn seed() -> String {
+    let mut bytes = [0; SEED];
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    if let Err(error) = read {
+        // The guest has a virtio-rng device as well.
+        tracing::warn!(%error, "the guest gets no seed");
+    }
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// The end of a console for an error message: what can be printed, at most 20 lines.
+fn last_lines(console: &[u8]) -> String {
+    let text = String::from_utf8_lossy(console);
+    let printable: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
+    let lines: Vec<_> = printable.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.is_empty() {
+        return "; its console is empty".to_owned();
+    }
+    format!("; its console ends:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn console_in_an_error_is_short_and_printable() {
+        let console = (0..100).map(|n| format!("\x1b[31mline {n}\r\n\n")).collect::<String>();
+        let text = last_lines(console.as_bytes());
+        assert_eq!(text.lines().count(), 21);
+        assert!(text.ends_with("line 99") && !text.contains('\x1b'));
+        assert!(last_lines(b"\n\n").contains("empty"));
+    }
+}

@@ -1,0 +1,132 @@
+//! The disks of a pod: the same image is plugged once, however many containers use it.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use hyper_protocol::agent;
+use hyper_vm::{DiskAddress, DiskConfig, Vm, VmError};
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::Mutex;
+
+use crate::error::ShimError;
+
+/// Most read-only layers of a container (overlayfs's own bound).
+pub const LAYERS_MAX: usize = 500;
+
+/// Device and inode of an image.
+type Image = (u64, u64);
+
+/// Read-only disks that are plugged, with their users.
+#[derive(Debug, Default)]
+pub struct Disks(Mutex<HashMap<Image, Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    address: DiskAddress,
+    uses: usize,
+}
+
+/// The root filesystem of a container, open.
+#[derive(Debug)]
+pub struct Images {
+    /// Layers, bottom first.
+    pub layers: Vec<OwnedFd>,
+    /// Image of the writable layer, where that is no memory.
+    pub writable: Option<OwnedFd>,
+}
+
+/// The root filesystem of a container, plugged.
+#[derive(Debug, Default)]
+pub struct Plugged {
+    layers: Vec<(Image, DiskAddress)>,
+    writable: Option<DiskAddress>,
+}
+
+impl Plugged {
+    /// Addresses of the layers, bottom first, as the agent is told.
+    pub fn layers(&self) -> Vec<agent::DiskAddress> {
+        self.layers.iter().map(|(_, address)| to_agent(*address)).collect()
+    }
+
+    /// Address of the writable layer.
+    pub fn writable(&self) -> Option<agent::DiskAddress> {
+        self.writable.map(to_agent)
+    }
+}
+
+impl Disks {
+    /// Plugs what is not plugged yet, all at once.
+    ///
+    /// # Errors
+    /// Nothing is plugged then.
+    pub async fn plug(&self, vm: &dyn Vm, images: Images) -> Result<Plugged, ShimError> {
+        let mut shared = self.0.lock().await;
+        let mut keys = Vec::with_capacity(images.layers.len());
+        let mut new: Vec<Image> = Vec::new();
+        let mut disks = Vec::new();
+        for image in images.layers {
+            let key = identify(&image)?;
+            keys.push(key);
+            if !shared.contains_key(&key) && !new.contains(&key) {
+                new.push(key);
+                disks.push(DiskConfig { image, read_only: true });
+            }
+        }
+        let has_writable = images.writable.is_some();
+        disks.extend(images.writable.map(|image| DiskConfig { image, read_only: false }));
+        let mut addresses = if disks.is_empty() { Vec::new() } else { vm.plug_disks(disks).await? };
+        let writable = if has_writable { addresses.pop() } else { None };
+        for (key, address) in new.into_iter().zip(addresses) {
+            shared.insert(key, Shared { address, uses: 0 });
+        }
+        let layers = keys.into_iter().map(|key| {
+            let disk = shared.get_mut(&key).expect("every key was there or was added just now");
+            disk.uses += 1;
+            (key, disk.address)
+        });
+        Ok(Plugged { layers: layers.collect(), writable })
+    }
+
+    /// Unplugs what nobody uses any more. What cannot be unplugged stays; the guest has let go of it already.
+    pub async fn unplug(&self, vm: &dyn Vm, plugged: &Plugged) {
+        let mut shared = self.0.lock().await;
+        let mut unused: Vec<DiskAddress> = plugged.writable.into_iter().collect();
+        for (key, address) in &plugged.layers {
+            let Some(disk) = shared.get_mut(key) else { continue };
+            disk.uses -= 1;
+            if disk.uses == 0 {
+                shared.remove(key);
+                unused.push(*address);
+            }
+        }
+        for address in unused {
+            match vm.unplug_disk(address).await {
+                Ok(()) => {}
+                Err(VmError::Gone(_)) => return,
+                Err(error) => tracing::warn!(?address, %error, "a disk stays plugged"),
+            }
+        }
+    }
+}
+
+/// Opens an image without waiting for whatever else may be at `path`.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open(path: &str, writable: bool) -> Result<OwnedFd, ShimError> {
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    rustix::fs::open(path, access | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+        .map_err(|error| ShimError::failed(&format!("cannot open disk image {path}"), &error))
+}
+
+fn identify(image: &OwnedFd) -> Result<Image, ShimError> {
+    let stat =
+        rustix::fs::fstat(image).map_err(|error| ShimError::failed("cannot look at a disk image", &error))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn to_agent(address: DiskAddress) -> agent::DiskAddress {
+    match address {
+        DiskAddress::Scsi { target, lun } => agent::DiskAddress::Scsi { target, lun },
+    }
+}

@@ -1,0 +1,32 @@
+//! One host process per pod, serving containerd's shim v2 API.
+//!
+//! [`run`] is the program: `start` puts a process into the background that is the shim (`serve`), `delete` cleans up
+//! behind one that died. [`service`] turns containerd's messages into calls on [`tasks`] and [`pod`]; [`phase`] says
+//! what is allowed when. [`guest`] is the agent over a link that may break, [`stdio`] the streams of processes, and
+//! [`service_socket`] what containerd's API has no word for.
+
+mod args;
+mod boot;
+mod clock;
+mod container;
+mod delete;
+mod disks;
+mod error;
+mod events;
+mod exits;
+mod guest;
+mod home;
+mod implicit;
+mod phase;
+mod pod;
+mod process;
+mod run;
+mod serve;
+mod service;
+mod service_socket;
+mod start;
+mod stdio;
+mod tasks;
+mod timeline;
+
+pub use run::run;

@@ -1,0 +1,519 @@
+//! The pod: its phase, its containers, and what happens to them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper_protocol::agent::{Exit, Request};
+use hyper_protocol::shim::{ExitRecord, PodConfig, PodState};
+use hyper_vm::Vm;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::boot::{self, Choose};
+use crate::clock;
+use crate::container::Container;
+use crate::disks::Disks;
+use crate::error::ShimError;
+use crate::events::{Event, Events};
+use crate::exits;
+use crate::guest::Guest;
+use crate::phase::{self, PodPhase, PodRequest, Verdict};
+use crate::process::{Process, State};
+use crate::timeline::Timeline;
+
+/// Most containers of a pod.
+const CONTAINERS_MAX: usize = 256;
+/// How long a guest may take to write its filesystems out and power off, unless the request says otherwise.
+pub const STOP: Duration = Duration::from_secs(10);
+/// How long the ends of processes may take to be recorded once the VM is gone: longer than a stuck client holds one
+/// up.
+const SETTLE: Duration = Duration::from_secs(15);
+/// Exit code of a process that went with a VM that was stopped: that of `SIGKILL`.
+const CODE_STOPPED: u32 = 137;
+/// Exit code of a process that went with a VM that was lost, docker's for an unknown one.
+const CODE_LOST: u32 = 255;
+
+/// A pod that has, or had, a VM.
+pub struct Live {
+    /// Its configuration.
+    pub config: Arc<PodConfig>,
+    /// The VM.
+    pub vm: Arc<dyn Vm>,
+    /// The agent in it.
+    pub guest: Guest,
+}
+
+/// How a pod ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// In words.
+    pub reason: String,
+    /// It was asked for.
+    pub wanted: bool,
+    /// When, in nanoseconds since 1970-01-01 UTC.
+    pub unix_ns: i64,
+}
+
+/// The phase of a pod, with what is alive in it.
+#[derive(Clone)]
+pub enum Phase {
+    /// Nothing is known yet.
+    Empty,
+    /// Configured.
+    Created(Arc<PodConfig>),
+    /// The VM is on the way, and there once it can be plugged into.
+    Booting(Arc<PodConfig>, Option<Arc<dyn Vm>>),
+    /// The agent answers.
+    Running(Arc<Live>),
+    /// The VM is being stopped.
+    Stopping(Arc<PodConfig>),
+    /// The VM is gone.
+    Stopped(Option<Arc<PodConfig>>, Ending),
+}
+
+impl Phase {
+    fn kind(&self) -> PodPhase {
+        match self {
+            Self::Empty => PodPhase::Empty,
+            Self::Created(_) => PodPhase::Created,
+            Self::Booting(..) => PodPhase::Booting,
+            Self::Running(_) => PodPhase::Running,
+            Self::Stopping(_) => PodPhase::Stopping,
+            Self::Stopped(..) => PodPhase::Stopped,
+        }
+    }
+
+    /// The configuration, once there is one.
+    pub fn config(&self) -> Option<&Arc<PodConfig>> {
+        match self {
+            Self::Empty => None,
+            Self::Created(config) | Self::Booting(config, _) | Self::Stopping(config) => Some(config),
+            Self::Running(live) => Some(&live.config),
+            Self::Stopped(config, _) => config.as_ref(),
+        }
+    }
+}
+
+/// A container, or the place of one that is being made.
+enum Slot {
+    Coming,
+    Here(Arc<Container>),
+}
+
+/// The pod of this shim.
+pub struct Pod {
+    /// Its name.
+    pub id: String,
+    /// Where `start` ran.
+    pub bundle: PathBuf,
+    /// When its steps were.
+    pub timeline: Arc<Timeline>,
+    /// Where events go.
+    pub events: Events,
+    /// Its disks.
+    pub disks: Disks,
+    /// The shim shall end.
+    pub quit: Notify,
+    /// Clients that are attached at this moment.
+    pub clients: AtomicUsize,
+    phase: watch::Sender<Phase>,
+    containers: Mutex<BTreeMap<String, Slot>>,
+    choose: Box<Choose>,
+    kernel: Mutex<Option<String>>,
+}
+
+impl Pod {
+    /// A pod of which nothing is known but its name.
+    pub fn new(id: String, bundle: PathBuf, events: Events, choose: Box<Choose>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            bundle,
+            timeline: Arc::default(),
+            events,
+            disks: Disks::default(),
+            quit: Notify::new(),
+            clients: AtomicUsize::new(0),
+            phase: watch::channel(Phase::Empty).0,
+            containers: Mutex::default(),
+            choose,
+            kernel: Mutex::new(None),
+        })
+    }
+
+    /// Its phase now.
+    pub fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    /// Gives it its configuration.
+    ///
+    /// # Errors
+    /// [`ShimError::AlreadyExists`] when it has one, [`ShimError::Invalid`].
+    pub fn configure(&self, config: PodConfig) -> Result<(), ShimError> {
+        boot::check(&config)?;
+        let mut refused = true;
+        self.phase.send_if_modified(|phase| {
+            refused = phase::pod(phase.kind(), PodRequest::Configure) != Verdict::Allowed;
+            if !refused {
+                *phase = Phase::Created(Arc::new(config));
+            }
+            !refused
+        });
+        if refused { Err(ShimError::AlreadyExists(format!("pod {} exists", self.id))) } else { Ok(()) }
+    }
+
+    /// Boots its VM and returns when the agent answers; a second call waits for the first.
+    ///
+    /// # Errors
+    /// Why it did not boot; the pod is stopped then.
+    pub async fn boot(self: &Arc<Self>) -> Result<Arc<Live>, ShimError> {
+        let mut booting = None;
+        self.phase.send_if_modified(|phase| match (phase::pod(phase.kind(), PodRequest::Boot), &phase) {
+            (Verdict::Allowed, Phase::Created(config)) => {
+                booting = Some(config.clone());
+                *phase = Phase::Booting(config.clone(), None);
+                true
+            }
+            _ => false,
+        });
+        if let Some(config) = booting {
+            // A task of its own: the one who asked may go away, the VM goes on.
+            tokio::spawn(self.clone().bring_up(config));
+        }
+        self.live().await
+    }
+
+    /// The running pod; waits while it boots.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn live(&self) -> Result<Arc<Live>, ShimError> {
+        let mut phase = self.phase.subscribe();
+        loop {
+            let now = phase.borrow_and_update().clone();
+            match (&now, phase::pod(now.kind(), PodRequest::Ask)) {
+                (Phase::Running(live), _) => return Ok(live.clone()),
+                (_, Verdict::Later) => {}
+                (other, _) => return Err(self.not_running(other)),
+            }
+            if phase.changed().await.is_err() {
+                return Err(self.not_running(&now));
+            }
+        }
+    }
+
+    /// The VM as soon as disks can be plugged into it.
+    ///
+    /// # Errors
+    /// When it is neither booting nor running.
+    pub async fn vm(&self) -> Result<Arc<dyn Vm>, ShimError> {
+        let mut phase = self.phase.subscribe();
+        loop {
+            let now = phase.borrow_and_update().clone();
+            if phase::pod(now.kind(), PodRequest::CreateContainer) != Verdict::Allowed {
+                return Err(self.not_running(&now));
+            }
+            match &now {
+                Phase::Running(live) => return Ok(live.vm.clone()),
+                Phase::Booting(_, Some(vm)) => return Ok(vm.clone()),
+                _ => {}
+            }
+            if phase.changed().await.is_err() {
+                return Err(self.not_running(&now));
+            }
+        }
+    }
+
+    /// Waits until it has stopped.
+    pub async fn stopped(&self) -> Ending {
+        let mut phase = self.phase.subscribe();
+        let stopped = phase.wait_for(|phase| matches!(phase, Phase::Stopped(..))).await;
+        match stopped.as_deref() {
+            Ok(Phase::Stopped(_, ending)) => ending.clone(),
+            _ => unreachable!("the sender lives in self, and the phase waited for is this one"),
+        }
+    }
+
+    /// What it tells of its VM.
+    pub fn inspect(&self) -> PodState {
+        let phase = self.phase();
+        let vm = match &phase {
+            Phase::Running(live) => Some(&live.vm),
+            Phase::Booting(_, vm) => vm.as_ref(),
+            _ => None,
+        };
+        let kernel = lock(&self.kernel).clone();
+        match vm.map(|vm| vm.info()) {
+            Some(info) => PodState {
+                hypervisor: info.hypervisor.to_owned(),
+                accelerator: info.accelerator.name().to_owned(),
+                vmm_pid: Some(info.pid),
+                kernel,
+            },
+            None => PodState { hypervisor: String::new(), accelerator: String::new(), vmm_pid: None, kernel },
+        }
+    }
+
+    /// Process number of the VMM, 0 when there is none: what containerd is told as the number of every process, for
+    /// those in the guest have none on this host.
+    pub fn vmm_pid(&self) -> u32 {
+        self.inspect().vmm_pid.unwrap_or(0)
+    }
+
+    /// Reserves the name of a container.
+    ///
+    /// # Errors
+    /// [`ShimError::AlreadyExists`], or when there are too many.
+    pub fn reserve(&self, id: &str) -> Result<(), ShimError> {
+        let mut containers = lock(&self.containers);
+        if containers.contains_key(id) {
+            return Err(ShimError::AlreadyExists(format!("container {id} exists")));
+        }
+        if containers.len() >= CONTAINERS_MAX {
+            return Err(ShimError::Failed(format!("a pod has at most {CONTAINERS_MAX} containers")));
+        }
+        containers.insert(id.to_owned(), Slot::Coming);
+        Ok(())
+    }
+
+    /// Puts a container into its reserved place.
+    pub fn insert(&self, id: &str, container: Arc<Container>) {
+        lock(&self.containers).insert(id.to_owned(), Slot::Here(container));
+    }
+
+    /// Frees the name of a container.
+    pub fn remove(&self, id: &str) {
+        lock(&self.containers).remove(id);
+    }
+
+    /// A container by its name.
+    ///
+    /// # Errors
+    /// [`ShimError::NotFound`].
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, ShimError> {
+        match lock(&self.containers).get(id) {
+            Some(Slot::Here(container)) => Ok(container.clone()),
+            _ => Err(ShimError::NotFound(format!("container {id} does not exist"))),
+        }
+    }
+
+    /// Whether it has no containers, and none is being made.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.containers).is_empty()
+    }
+
+    /// Stops its VM, giving the guest `grace` to write everything out, and returns when all is recorded.
+    pub async fn stop(self: &Arc<Self>, grace: Duration, reason: &str) {
+        let mut before = None;
+        self.phase.send_if_modified(|phase| {
+            if phase::pod(phase.kind(), PodRequest::Stop) != Verdict::Allowed {
+                return false;
+            }
+            let after = match phase.config() {
+                Some(config) => Phase::Stopping(config.clone()),
+                None => return false,
+            };
+            before = Some(std::mem::replace(phase, after));
+            true
+        });
+        match before {
+            None => {
+                if !matches!(self.phase(), Phase::Empty) {
+                    self.stopped().await;
+                }
+            }
+            Some(before) => {
+                let stopping = tokio::spawn(self.clone().bring_down(before, grace, reason.to_owned()));
+                // It does not panic, and nobody aborts it.
+                let _ = stopping.await;
+            }
+        }
+    }
+
+    /// Records the end of a process; for the first one of a container on disk before anybody learns of it.
+    pub fn record(&self, process: &Process, exit: Exit, error: Option<String>) {
+        let target = &process.target;
+        if let (None, Some(config)) = (&target.exec, self.phase().config()) {
+            let record = ExitRecord { exit: exit.clone(), error: error.clone() };
+            if let Err(error) = exits::write(&config.dir, &target.container, &record) {
+                tracing::error!(container = %target.container, %error, "the exit code is not on disk");
+            }
+        }
+        tracing::info!(process = %process.name(), code = exit.code, error = error.as_deref(), "ended");
+        self.events.publish(Event::Exit { target: target.clone(), pid: self.vmm_pid(), exit: exit.clone() });
+        if exit.oom_killed {
+            self.events.publish(Event::Oom { container: target.container.clone() });
+        }
+        process.set_state(State::Stopped { exit, error });
+    }
+
+    /// The exit of a process whose guest is gone.
+    pub fn lost_exit(&self) -> Exit {
+        let code = match self.phase() {
+            Phase::Stopping(_) => CODE_STOPPED,
+            Phase::Stopped(_, Ending { wanted: true, .. }) => CODE_STOPPED,
+            _ => CODE_LOST,
+        };
+        Exit { code, unix_time_ns: clock::unix_ns(), oom_killed: false }
+    }
+
+    /// Stops the VM if that is configured and no container has anything left to do.
+    pub fn stop_if_done(self: &Arc<Self>) {
+        let phase = self.phase();
+        let autostop = matches!(&phase, Phase::Running(live) if live.config.autostop);
+        let done = lock(&self.containers).values().all(|slot| match slot {
+            Slot::Coming => false,
+            Slot::Here(container) => matches!(container.process.state(), State::Stopped { .. }),
+        });
+        if autostop && done {
+            let pod = self.clone();
+            tokio::spawn(async move { pod.stop(STOP, "its last container has ended").await });
+        }
+    }
+
+    async fn bring_up(self: Arc<Self>, config: Arc<PodConfig>) {
+        let deadline = Instant::now() + Duration::from_millis(config.boot_timeout_ms);
+        let launched = match (self.choose)(&config) {
+            Ok(hypervisor) => boot::launch(&*hypervisor, &self.id, &config, &self.timeline).await,
+            Err(error) => Err(error),
+        };
+        let vm = match launched {
+            Ok(vm) => vm,
+            Err(error) => return self.end(error.to_string(), false).await,
+        };
+        let go_on = self.advance(PodPhase::Booting, Phase::Booting(config.clone(), Some(vm.clone())));
+        if !go_on {
+            // Stopped meanwhile.
+            return vm.kill().await;
+        }
+        let guest = match boot::meet(vm.clone(), &config, deadline, &self.timeline).await {
+            Ok(guest) => guest,
+            Err(error) => {
+                vm.kill().await;
+                return self.end(error.to_string(), false).await;
+            }
+        };
+        let hello = SystemTime::now();
+        let live = Arc::new(Live { config, vm: vm.clone(), guest });
+        if !self.advance(PodPhase::Booting, Phase::Running(live.clone())) {
+            live.guest.end("the pod was stopped");
+            return vm.kill().await;
+        }
+        let info = vm.info();
+        tracing::info!(pod = %self.id, pid = info.pid, accelerator = %info.accelerator, "the guest is up");
+        let kernel = boot::identify(&live.guest, hello, &self.timeline);
+        let keep = async {
+            *lock(&self.kernel) = kernel.await;
+            live.guest.keep().await
+        };
+        let reason = tokio::select! {
+            exit = vm.wait() => exit.reason,
+            reason = keep => {
+                vm.kill().await;
+                reason
+            }
+        };
+        // When it is being stopped, that says how it ended.
+        let lost = matches!(self.phase(), Phase::Running(_));
+        live.guest.end(&reason);
+        if lost {
+            tracing::error!(pod = %self.id, %reason, "the VM was lost");
+            self.end(format!("the VM was lost: {reason}"), false).await;
+        }
+    }
+
+    async fn bring_down(self: Arc<Self>, before: Phase, grace: Duration, reason: String) {
+        tracing::info!(pod = %self.id, %reason, "the pod is being stopped");
+        match before {
+            Phase::Running(live) => {
+                // With all containers deleted nothing is mounted any more, and there is nothing to write out.
+                if !self.is_empty() {
+                    let orderly = async {
+                        live.guest.call(&Request::Shutdown).await?;
+                        live.vm.wait().await;
+                        Ok::<_, ShimError>(())
+                    };
+                    match timeout(grace, orderly).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::warn!(%error, "the guest is killed without having shut down")
+                        }
+                        Err(_) => tracing::warn!(?grace, "the guest is killed, it did not shut down in time"),
+                    }
+                }
+                live.vm.kill().await;
+                live.guest.end(&reason);
+            }
+            Phase::Booting(_, Some(vm)) => vm.kill().await,
+            // A launch that is under way finds out by itself.
+            _ => {}
+        }
+        self.end(reason, true).await;
+    }
+
+    /// The last step: every process gets its end, then the pod has its own.
+    async fn end(&self, reason: String, wanted: bool) {
+        let settled = async {
+            for process in self.processes() {
+                match process.state() {
+                    State::Running { .. } | State::Paused { .. } => drop(process.wait().await),
+                    State::Created => {
+                        self.record(&process, self.lost_exit(), Some(reason.clone()));
+                        process.release();
+                    }
+                    State::Stopped { .. } => {}
+                }
+            }
+        };
+        if timeout(SETTLE, settled).await.is_err() {
+            tracing::warn!("some processes have no end yet");
+        }
+        self.phase.send_if_modified(|phase| {
+            let config = phase.config().cloned();
+            *phase = Phase::Stopped(config, Ending { reason, wanted, unix_ns: clock::unix_ns() });
+            true
+        });
+    }
+
+    fn processes(&self) -> Vec<Arc<Process>> {
+        let containers = lock(&self.containers);
+        let here = containers.values().filter_map(|slot| match slot {
+            Slot::Here(container) => Some(container.processes()),
+            Slot::Coming => None,
+        });
+        here.flatten().collect()
+    }
+
+    /// Moves from one phase to the next unless something else happened.
+    fn advance(&self, from: PodPhase, to: Phase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let moves = phase.kind() == from;
+            if moves {
+                *phase = to;
+            }
+            moves
+        })
+    }
+
+    fn not_running(&self, phase: &Phase) -> ShimError {
+        let id = &self.id;
+        match phase {
+            Phase::Stopped(_, Ending { reason, wanted: false, .. }) => ShimError::Gone(reason.clone()),
+            Phase::Stopped(_, Ending { reason, .. }) => {
+                ShimError::Gone(format!("pod {id} was stopped: {reason}"))
+            }
+            Phase::Stopping(_) => ShimError::Gone(format!("pod {id} is being stopped")),
+            Phase::Empty | Phase::Created(_) => {
+                ShimError::WrongState(format!("pod {id} has not been started"))
+            }
+            Phase::Booting(..) | Phase::Running(_) => ShimError::Failed(format!("pod {id} is shutting down")),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

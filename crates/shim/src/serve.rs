@@ -1,0 +1,84 @@
+//! The shim itself: one thread, until it is asked to end.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use ttrpc::asynchronous::Server;
+use ttrpc::asynchronous::transport::Listener;
+
+use crate::args::Args;
+use crate::boot;
+use crate::events::Events;
+use crate::home::{self, Note};
+use crate::pod::{Pod, STOP};
+use crate::service;
+
+/// Time for the answer to the request that ended the shim to be on its way.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
+/// How long clients that are still attached may take to read what is meant for them.
+const LAST_CLIENTS: Duration = Duration::from_secs(10);
+
+/// Serves until the end, then removes what only a living shim has.
+pub fn serve(args: &Args, bundle: &Path) -> anyhow::Result<()> {
+    // Before anything else is opened.
+    let socket = args.socket.and_then(hyper_sys::spawn::inherited);
+    let listener = UnixListener::from(socket.context("serve is called by start, with a socket")?);
+    log(args.debug);
+    // One thread: less memory, and the VM, which dies with the thread that launched it, dies with the process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let done = runtime.block_on(run(args, bundle, listener));
+    // Whatever is still in a system call need not be waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn run(args: &Args, bundle: &Path, listener: UnixListener) -> anyhow::Result<()> {
+    let events = match std::env::var("TTRPC_ADDRESS") {
+        Ok(address) if !address.is_empty() => Events::to(address, args.namespace.clone()),
+        _ => Events::none(),
+    };
+    let pod = Pod::new(args.id.clone(), bundle.to_owned(), events, Box::new(boot::choose));
+    listener.set_nonblocking(true).context("cannot use the socket")?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("cannot use the socket")?;
+    let mut server =
+        Server::new().register_service(service::services(&pod)).add_listener(Listener::from(listener));
+    server.start().await.context("cannot serve")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle signals")?;
+    tokio::select! {
+        () = pod.quit.notified() => {}
+        _ = terminate.recv() => pod.stop(STOP, "the shim was told to end").await,
+        _ = interrupt.recv() => pod.stop(STOP, "the shim was told to end").await,
+    }
+    tokio::time::sleep(LAST_ANSWER).await;
+    let start = Instant::now();
+    while pod.clients.load(Ordering::Relaxed) > 0 && start.elapsed() < LAST_CLIENTS {
+        tokio::time::sleep(LAST_ANSWER).await;
+    }
+    clean_up(&pod);
+    tracing::info!(pod = %pod.id, "the shim ends");
+    Ok(())
+}
+
+fn clean_up(pod: &Pod) {
+    if let Some(config) = pod.phase().config() {
+        home::close(&config.dir);
+    }
+    if let Some(note) = Note::read(&pod.bundle) {
+        let _ = fs::remove_file(note.socket);
+        Note::remove(&pod.bundle);
+    }
+}
+
+fn log(debug: bool) {
+    let default = if debug { "debug" } else { "info" };
+    let filter = EnvFilter::try_from_env("HYPER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

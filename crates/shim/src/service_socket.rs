@@ -1,0 +1,139 @@
+//! The pod's own small service: attach, timeline, measurements.
+//!
+//! One connection is one request: a JSON line each way, and after an attach the streams. Untrusted is nobody here,
+//! for the socket belongs to the owner alone; bounds are kept all the same.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper_protocol::shim::{PodReply, PodRequest};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::error::ShimError;
+use crate::phase::ProcessRequest;
+use crate::pod::Pod;
+use crate::stdio::{self, Attachment, Interest};
+use crate::tasks;
+
+/// Longest request.
+const LINE_MAX: u64 = 64 << 10;
+/// How long a client may take to send it.
+const LINE_TIME: Duration = Duration::from_secs(10);
+/// Connections at a time; further ones wait in the kernel.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Serves connections from now on.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve(pod: Arc<Pod>, listener: std::os::unix::net::UnixListener) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    tokio::spawn(async move {
+        while let Ok(permit) = free.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let pod = pod.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = answer(pod, stream).await {
+                            tracing::debug!(%error, "a client of the pod's socket went away");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: the next try will not be better at once.
+                    tracing::warn!(%error, "the pod's socket does not accept");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let request = match timeout(LINE_TIME, read_request(&mut reader)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(error)) => return reply(&mut writer, &failed(ShimError::Invalid(error))).await,
+        Err(_) => return Ok(()),
+    };
+    let answer = match request {
+        PodRequest::Attach { container, exec, stdin, stdout, stderr } => {
+            let exec = exec.unwrap_or_default();
+            match attach(&pod, &container, &exec, stdin, Interest { stdout, stderr }) {
+                Ok(attachment) => {
+                    reply(&mut writer, &PodReply::Attached { tty: attachment.tty }).await?;
+                    pod.clients.fetch_add(1, Ordering::Relaxed);
+                    stdio::serve(reader, writer, attachment).await;
+                    pod.clients.fetch_sub(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error) => failed(error),
+            }
+        }
+        PodRequest::Timeline => PodReply::Timeline(pod.timeline.phases()),
+        PodRequest::Inspect => PodReply::Pod(pod.inspect()),
+        PodRequest::Stats { container } => {
+            tasks::stats(&pod, &container).await.map_or_else(failed, PodReply::Stats)
+        }
+        PodRequest::Processes { container } => {
+            tasks::processes(&pod, &container).await.map_or_else(failed, PodReply::Processes)
+        }
+    };
+    reply(&mut writer, &answer).await
+}
+
+async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> Result<PodRequest, String> {
+    let mut line = Vec::new();
+    let read = (&mut *reader).take(LINE_MAX).read_until(b'\n', &mut line).await;
+    read.map_err(|error| format!("the request cannot be read: {error}"))?;
+    if line.last() != Some(&b'\n') {
+        return Err(format!("a request is a line of at most {LINE_MAX} bytes"));
+    }
+    serde_json::from_slice(&line).map_err(|error| format!("the request is not valid: {error}"))
+}
+
+fn attach(
+    pod: &Pod,
+    container: &str,
+    exec: &str,
+    stdin: bool,
+    interest: Interest,
+) -> Result<Attachment, ShimError> {
+    let process = pod.container(container)?.process(exec)?;
+    process.admit(ProcessRequest::Attach)?;
+    let pieces =
+        process.fanout.attach(Interest { stderr: interest.stderr && !process.streams.tty, ..interest });
+    let pieces = pieces.ok_or_else(|| {
+        ShimError::WrongState(format!(
+            "{} cannot be attached to: it has ended or has too many clients",
+            process.name()
+        ))
+    })?;
+    Ok(Attachment {
+        tty: process.streams.tty,
+        pieces,
+        input: (stdin && process.input.is_open()).then(|| process.input.clone()),
+        input_once: process.input_once,
+    })
+}
+
+fn failed(error: ShimError) -> PodReply {
+    let not_found = matches!(error, ShimError::NotFound(_));
+    PodReply::Failed { message: error.to_string(), not_found }
+}
+
+async fn reply(writer: &mut OwnedWriteHalf, reply: &PodReply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}

@@ -1,0 +1,363 @@
+//! What is done to containers and processes, apart from how it is asked for.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hyper_protocol::agent::{self, Exit, Reply, Request, Target};
+use hyper_protocol::shim::ExecConfig;
+use serde_json::Value;
+
+use crate::args::is_id;
+use crate::container::{self, Container, NewContainer, Rootfs};
+use crate::error::ShimError;
+use crate::events::Event;
+use crate::phase::ProcessRequest;
+use crate::pod::{Live, Pod};
+use crate::process::{Process, State, Streams};
+use crate::stdio::{self, JsonLog};
+
+/// Signal numbers are 1 to this (`SIGRTMAX` on Linux).
+const SIGNAL_MAX: u32 = 64;
+const SIGKILL: u32 = 9;
+const SIGTERM: u32 = 15;
+
+/// Makes a container: plugs its disks, while the guest may still be booting, and has the agent make it.
+///
+/// # Errors
+/// Nothing is left of it then.
+pub async fn create(pod: &Arc<Pod>, request: NewContainer) -> Result<(), ShimError> {
+    if !is_id(&request.id) {
+        return Err(ShimError::Invalid(format!("{:?} is no name for a container", request.id)));
+    }
+    pod.reserve(&request.id)?;
+    let id = request.id.clone();
+    let made = make(pod, request).await;
+    match made {
+        Ok(container) => {
+            let bundle = container.bundle.display().to_string();
+            pod.insert(&id, Arc::new(container));
+            pod.events.publish(Event::Create { container: id, bundle, pid: pod.vmm_pid() });
+            Ok(())
+        }
+        Err(error) => {
+            pod.remove(&id);
+            pod.stop_if_done();
+            Err(error)
+        }
+    }
+}
+
+async fn make(pod: &Arc<Pod>, request: NewContainer) -> Result<Container, ShimError> {
+    let spec = container::read_spec(&request.bundle)?;
+    let rootfs = Rootfs::open(&request.rootfs)?;
+    let log = match request.config.log.clone() {
+        None => None,
+        Some(log) => Some(JsonLog::open(log.clone()).map_err(|error| {
+            ShimError::failed(&format!("cannot open log {}", log.path.display()), &error)
+        })?),
+    };
+    let target = Target { container: request.id.clone(), exec: None };
+    let config = &request.config;
+    let process = Process::new(target, request.streams.clone(), config.stdin, config.stdin_once, log)?;
+    let vm = pod.vm().await?;
+    let start = SystemTime::now();
+    let plugged = pod.disks.plug(&*vm, rootfs.images).await?;
+    pod.timeline.since("plug disks", start);
+    let writable = Rootfs::writable(rootfs.tmpfs, &plugged);
+    let created = async {
+        let live = pod.live().await?;
+        let start = SystemTime::now();
+        let container = container::to_agent(&request, spec, writable, &plugged);
+        live.guest.call(&Request::Create(Box::new(container))).await?;
+        pod.timeline.since("create", start);
+        Ok(())
+    };
+    if let Err(error) = created.await {
+        process.release();
+        pod.disks.unplug(&*vm, &plugged).await;
+        return Err(error);
+    }
+    Ok(Container::new(request.bundle, Arc::new(process), plugged))
+}
+
+/// Adds a process to a running container.
+///
+/// # Errors
+/// See [`ShimError`].
+pub async fn exec(
+    pod: &Arc<Pod>,
+    id: &str,
+    exec: &str,
+    streams: Streams,
+    config: ExecConfig,
+) -> Result<(), ShimError> {
+    let container = pod.container(id)?;
+    container.process.admit(ProcessRequest::Exec)?;
+    let target = Target { container: id.to_owned(), exec: Some(exec.to_owned()) };
+    let mut process = config.process;
+    match process.as_object_mut() {
+        Some(object) => object.insert("terminal".into(), streams.tty.into()),
+        None => return Err(ShimError::Invalid("the process to add is no JSON object".into())),
+    };
+    let stdin = config.stdin || !streams.stdin.is_empty();
+    // An added process has one client and no life beyond it.
+    let added = Arc::new(Process::new(target.clone(), streams, stdin, true, None)?);
+    container.add_exec(exec, added.clone())?;
+    let request = agent::Exec {
+        container: id.to_owned(),
+        id: exec.to_owned(),
+        process,
+        user: config.user,
+        groups: Vec::new(),
+        stdin,
+    };
+    let live = pod.live().await;
+    let answer = match live {
+        Ok(live) => live.guest.call(&Request::Exec(Box::new(request))).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = answer {
+        container.remove_exec(exec);
+        added.release();
+        return Err(error);
+    }
+    pod.events.publish(Event::ExecAdded(target));
+    Ok(())
+}
+
+/// Starts a process and follows it to its end.
+///
+/// # Errors
+/// It can be started again or deleted then.
+pub async fn start(pod: &Arc<Pod>, process: &Arc<Process>) -> Result<(), ShimError> {
+    let _turn = process.turn.lock().await;
+    process.admit(ProcessRequest::Start)?;
+    let live = pod.live().await?;
+    let start = SystemTime::now();
+    let pid = match live.guest.call(&Request::Start(process.target.clone())).await {
+        Ok(Reply::Started { pid }) => pid,
+        Ok(reply) => return Err(ShimError::Failed(format!("the agent answers a start with {reply:?}"))),
+        Err(error) => match known(&live, &process.target).await {
+            // The link was lost behind the request, not before it.
+            Some(agent::Known { pid: Some(pid), .. }) => pid,
+            _ => return Err(error),
+        },
+    };
+    pod.timeline.since("start", start);
+    process.set_state(State::Running { pid });
+    let target = process.target.clone();
+    pod.events.publish(match target.exec {
+        None => Event::Start { container: target.container, pid: pod.vmm_pid() },
+        Some(_) => Event::ExecStarted(target, pod.vmm_pid()),
+    });
+    tokio::spawn(follow(pod.clone(), live, process.clone()));
+    Ok(())
+}
+
+/// What the agent knows of a process; asked only after a failure.
+async fn known(live: &Live, target: &Target) -> Option<agent::Known> {
+    match live.guest.repeat(&Request::List).await {
+        Ok(Reply::Containers(known)) => known.into_iter().find(|known| known.target == *target),
+        _ => None,
+    }
+}
+
+/// From a process's start to its end: copies its streams, waits, records.
+async fn follow(pod: Arc<Pod>, live: Arc<Live>, process: Arc<Process>) {
+    let mut outputs = Vec::new();
+    for &output in process.outputs() {
+        let (pod, live, process) = (pod.clone(), live.clone(), process.clone());
+        let task = tokio::spawn({
+            let process = process.clone();
+            async move {
+                let timeline = pod.timeline.clone();
+                let first = move || timeline.since("first byte", SystemTime::now());
+                stdio::pump_output(&live.guest, &process.target, output, process.fanout.clone(), first).await;
+            }
+        });
+        process.adopt(task.abort_handle());
+        outputs.push(task);
+    }
+    if process.input.is_open() {
+        let (live, process) = (live.clone(), process.clone());
+        let task = tokio::spawn({
+            let process = process.clone();
+            async move { stdio::pump_input(&live.guest, &process.target, &process.input).await }
+        });
+        process.adopt(task.abort_handle());
+    }
+    let (exit, error) = match live.guest.repeat(&Request::Wait(process.target.clone())).await {
+        Ok(Reply::Exited(exit)) => (exit, None),
+        Ok(reply) => (pod.lost_exit(), Some(format!("the agent answers a wait with {reply:?}"))),
+        Err(error) => (pod.lost_exit(), Some(error.to_string())),
+    };
+    pod.timeline.since("exit", SystemTime::now());
+    process.input.finish();
+    let mut outputs = tokio::spawn(async move {
+        for output in outputs {
+            // An aborted one has ended as well.
+            let _ = output.await;
+        }
+    });
+    let drained = stdio::drain(async { drop((&mut outputs).await) }, &process.fanout).await;
+    if drained {
+        process.fanout.close();
+    } else {
+        let fanout = process.fanout.clone();
+        process.adopt(outputs.abort_handle());
+        tokio::spawn(async move {
+            let _ = outputs.await;
+            fanout.close();
+        });
+    }
+    pod.record(&process, exit, error);
+    if process.target.exec.is_none() {
+        pod.stop_if_done();
+    }
+}
+
+/// Sends a signal.
+///
+/// # Errors
+/// See [`ShimError`].
+pub async fn signal(pod: &Arc<Pod>, process: &Arc<Process>, signal: u32, all: bool) -> Result<(), ShimError> {
+    if signal == 0 || signal > SIGNAL_MAX {
+        return Err(ShimError::Invalid(format!("there is no signal {signal}")));
+    }
+    process.admit(ProcessRequest::Signal)?;
+    if process.state() == State::Created {
+        let _turn = process.turn.lock().await;
+        if process.state() == State::Created {
+            return end_unstarted(pod, process, signal);
+        }
+    }
+    let live = pod.live().await?;
+    let request = Request::Signal { target: process.target.clone(), signal: signal as i32, all };
+    live.guest.call(&request).await.map(drop)
+}
+
+/// There is nobody to take a signal yet; one that would end the process ends its life before it began.
+fn end_unstarted(pod: &Arc<Pod>, process: &Process, signal: u32) -> Result<(), ShimError> {
+    if ![SIGKILL, SIGTERM].contains(&signal) {
+        return Err(ShimError::WrongState(format!("{} has not been started", process.name())));
+    }
+    let exit = Exit { code: 128 + signal, unix_time_ns: crate::clock::unix_ns(), oom_killed: false };
+    pod.record(process, exit, None);
+    process.release();
+    if process.target.exec.is_none() {
+        pod.stop_if_done();
+    }
+    Ok(())
+}
+
+/// Freezes or thaws a container.
+///
+/// # Errors
+/// See [`ShimError`].
+pub async fn set_paused(pod: &Arc<Pod>, id: &str, paused: bool) -> Result<(), ShimError> {
+    let container = pod.container(id)?;
+    let process = &container.process;
+    let _turn = process.turn.lock().await;
+    process.admit(if paused { ProcessRequest::Pause } else { ProcessRequest::Resume })?;
+    let live = pod.live().await?;
+    let request = if paused { Request::Pause(id.to_owned()) } else { Request::Resume(id.to_owned()) };
+    live.guest.repeat(&request).await?;
+    if let State::Running { pid } | State::Paused { pid } = process.state() {
+        process.set_state(if paused { State::Paused { pid } } else { State::Running { pid } });
+    }
+    pod.events.publish(if paused { Event::Paused(id.to_owned()) } else { Event::Resumed(id.to_owned()) });
+    Ok(())
+}
+
+/// Forgets a process that has ended or was never started; for the first one, the whole container. Says how it ended.
+///
+/// # Errors
+/// [`ShimError::WrongState`] while it runs.
+pub async fn delete(pod: &Arc<Pod>, id: &str, exec: &str) -> Result<Exit, ShimError> {
+    let container = pod.container(id)?;
+    let process = container.process(exec)?;
+    let turn = process.turn.lock().await;
+    process.admit(ProcessRequest::Delete)?;
+    let exit = match process.state() {
+        State::Stopped { exit, .. } => exit,
+        _ => Exit { code: 0, unix_time_ns: crate::clock::unix_ns(), oom_killed: false },
+    };
+    // A pod that is being stopped, or is gone, takes its containers with it.
+    if let Ok(live) = pod.live().await {
+        match live.guest.repeat(&Request::Delete(process.target.clone())).await {
+            Ok(_) | Err(ShimError::NotFound(_) | ShimError::Gone(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if exec.is_empty() {
+            // Not later: the images may be used again, in another VM, as soon as this is answered.
+            pod.disks.unplug(&*live.vm, &container.plugged).await;
+        }
+    }
+    drop(turn);
+    pod.events.publish(Event::Delete {
+        target: process.target.clone(),
+        pid: pod.vmm_pid(),
+        exit: exit.clone(),
+    });
+    if exec.is_empty() {
+        for process in container.processes() {
+            process.release();
+        }
+        pod.remove(id);
+        pod.stop_if_done();
+    } else {
+        process.release();
+        container.remove_exec(exec);
+    }
+    Ok(exit)
+}
+
+/// Changes the limits of a container.
+///
+/// # Errors
+/// See [`ShimError`].
+pub async fn update(pod: &Arc<Pod>, id: &str, resources: Value) -> Result<(), ShimError> {
+    pod.container(id)?.process.admit(ProcessRequest::Update)?;
+    let request = Request::Update { id: id.to_owned(), resources };
+    pod.live().await?.guest.call(&request).await.map(drop)
+}
+
+/// What a container uses.
+///
+/// # Errors
+/// See [`ShimError`].
+pub async fn stats(pod: &Arc<Pod>, id: &str) -> Result<Box<agent::Stats>, ShimError> {
+    pod.container(id)?.process.admit(ProcessRequest::Measure)?;
+    match pod.live().await?.guest.repeat(&Request::Stats(id.to_owned())).await? {
+        Reply::Stats(stats) => Ok(stats),
+        reply => Err(ShimError::Failed(format!("the agent answers a measurement with {reply:?}"))),
+    }
+}
+
+/// The processes of a container, as its guest numbers them.
+///
+/// # Errors
+/// See [`ShimError`].
+pub async fn processes(pod: &Arc<Pod>, id: &str) -> Result<Vec<agent::Process>, ShimError> {
+    pod.container(id)?.process.admit(ProcessRequest::Measure)?;
+    match pod.live().await?.guest.repeat(&Request::Processes(id.to_owned())).await? {
+        Reply::Processes(processes) => Ok(processes),
+        reply => Err(ShimError::Failed(format!("the agent answers a list with {reply:?}"))),
+    }
+}
+
+/// Sets the size of a process's terminal. Before the start the agent keeps it for then.
+///
+/// # Errors
+/// [`ShimError::WrongState`] without a terminal or after the end.
+pub async fn resize(pod: &Arc<Pod>, process: &Process, width: u32, height: u32) -> Result<(), ShimError> {
+    process.admit(ProcessRequest::Resize)?;
+    if !process.streams.tty {
+        return Err(ShimError::WrongState(format!("{} has no terminal", process.name())));
+    }
+    let size =
+        |value: u32| u16::try_from(value).map_err(|_| ShimError::Invalid(format!("{value} is no size")));
+    let request =
+        Request::Resize { target: process.target.clone(), width: size(width)?, height: size(height)? };
+    pod.live().await?.guest.repeat(&request).await.map(drop)
+}

@@ -13,7 +13,7 @@ const FALSE: [&str; 6] = ["0", "f", "F", "FALSE", "false", "False"];
 
 /// Gives a command and all its subcommands docker's habits.
 pub fn with_habits(command: Command) -> Command {
-    let command = command.disable_help_flag(true).args_override_self(true).mut_args(boolean);
+    let command = command.disable_help_flag(true).args_override_self(true).mut_args(flag);
     let short_is_free = !command.get_arguments().any(|arg| arg.get_short() == Some('h'));
     let has_help = command.get_arguments().any(|arg| arg.get_id() == "help");
     let help = Arg::new("help").long("help").help("Print usage").action(ArgAction::Help);
@@ -25,11 +25,18 @@ pub fn with_habits(command: Command) -> Command {
     command.mut_subcommands(with_habits)
 }
 
-/// Makes a switch take `=true` and `=false`.
-fn boolean(arg: Arg) -> Arg {
-    if !matches!(arg.get_action(), ArgAction::SetTrue) {
-        return arg;
+/// Makes a switch take `=true` and `=false`, and a flag with a value take the next word whatever it is.
+fn flag(arg: Arg) -> Arg {
+    match arg.get_action() {
+        ArgAction::SetTrue => switch(arg),
+        ArgAction::Set | ArgAction::Append if !arg.is_positional() && !arg.is_require_equals_set() => {
+            arg.allow_hyphen_values(true)
+        }
+        _ => arg,
     }
+}
+
+fn switch(arg: Arg) -> Arg {
     let words = PossibleValuesParser::new(TRUE.iter().chain(&FALSE).copied());
     arg.action(ArgAction::Set)
         .num_args(0..=1)

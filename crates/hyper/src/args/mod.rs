@@ -5,6 +5,9 @@ mod groups;
 mod habits;
 mod refused;
 
+#[cfg(test)]
+mod tests;
+
 pub use commands::{Cli, Command, Global};
 pub use groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand};
 pub use habits::{exit_code, with_habits};

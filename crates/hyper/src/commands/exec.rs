@@ -10,7 +10,7 @@ use super::App;
 use super::session::{Session, Target, check_tty, converse, detach_keys};
 use crate::client::{ApiError, path};
 use crate::container::environment;
-use crate::error::{EXIT_DAEMON, EXIT_FAILURE, Failure, Outcome, start_failure_code};
+use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::output;
 use crate::stream::{End, Signals, window_size};
 
@@ -64,7 +64,7 @@ pub async fn exec(app: &App, args: ExecArgs) -> Outcome {
     let id = created.map_err(|error| Failure::from(ApiError::from(error)))?.id;
     let begin = json!({ "Detach": args.detach, "Tty": args.tty, "ConsoleSize": console_size(args.tty) });
     if args.detach {
-        app.client.post_json(&path("exec", &id, "/start")?, &begin).await.map_err(coded)?;
+        app.client.post_json(&path("exec", &id, "/start")?, &begin).await?;
         return Ok(0);
     }
     attached(app, &args, &id, begin.to_string()).await
@@ -94,14 +94,8 @@ fn config(args: &ExecArgs, command: &[String]) -> Result<ExecConfig, Failure> {
     })
 }
 
-/// A command that cannot be started has the shell's codes here, and 1 for the rest.
-fn coded(error: ApiError) -> Failure {
-    let code = start_failure_code(&error.to_string());
-    Failure::from(error).with_code(if code == EXIT_DAEMON { EXIT_FAILURE } else { code })
-}
-
 async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcome {
-    let stream = app.client.hijack(&path("exec", id, "/start")?, &[], Some(begin)).await.map_err(coded)?;
+    let stream = app.client.hijack(&path("exec", id, "/start")?, &[], Some(begin)).await?;
     let session = Session {
         target: Target::Exec(id),
         tty: args.tty,

@@ -7,7 +7,7 @@ use super::App;
 use super::each::complain_all;
 use crate::client::{ApiError, path};
 use crate::error::{Failure, Outcome};
-use crate::format::{Template, Value, indent_json};
+use crate::format::{Template, Value, indent_json, unescape};
 use crate::output;
 
 /// Exit code of a template that cannot be parsed, as docker's.
@@ -76,13 +76,12 @@ pub async fn image_inspect(app: &App, args: GroupInspectArgs) -> Outcome {
 
 async fn print(app: &App, args: &GroupInspectArgs, kind: Kind) -> Outcome {
     let format = args.format.as_deref().filter(|format| !format.is_empty());
-    let format = if format == Some("json") { Some("{{json .}}") } else { format };
-    let template = format.map(|text| {
-        Template::parse(&crate::format::unescape(text)).map_err(|error| {
+    let template = match format {
+        None | Some("json") => None,
+        Some(text) => Some(Template::parse(&unescape(text)).map_err(|error| {
             Failure::new(format!("template parsing error: {error}")).with_code(EXIT_TEMPLATE)
-        })
-    });
-    let template = template.transpose()?;
+        })?),
+    };
     let mut found = Vec::new();
     let mut failures = Vec::new();
     for name in &args.names {
@@ -91,13 +90,11 @@ async fn print(app: &App, args: &GroupInspectArgs, kind: Kind) -> Outcome {
             Err(failure) => failures.push(failure),
         }
     }
+    let bodies: Vec<&[u8]> = found.iter().map(|json| json.trim_ascii()).collect();
+    let array = || [b"[", bodies.join(&b","[..]).as_slice(), b"]"].concat();
     match template {
-        None => {
-            let array = [b"[", found.join(&b","[..]).as_slice(), b"]"].concat();
-            let mut text = indent_json(&array);
-            text.push(b'\n');
-            output::write_bytes(&text)?;
-        }
+        None if format.is_some() => output::write_bytes(&[array().as_slice(), b"\n"].concat())?,
+        None => output::write_bytes(&[indent_json(&array()).as_slice(), b"\n"].concat())?,
         Some(template) => {
             let mut text = String::new();
             for json in &found {

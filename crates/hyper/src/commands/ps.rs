@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::App;
 use crate::client::ApiError;
-use crate::error::{Failure, Outcome};
+use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::format::{List, Row, Value, duration, ellipsis, go_time, short_size};
 use crate::output;
 
@@ -54,7 +54,8 @@ pub fn filters(texts: &[String]) -> Result<HashMap<String, Vec<String>>, Failure
     let mut filters: HashMap<String, Vec<String>> = HashMap::new();
     for text in texts {
         let Some((key, value)) = text.split_once('=') else {
-            return Err(Failure::new(format!("invalid filter '{text}': use KEY=VALUE")));
+            let message = format!("invalid argument {text:?} for --filter: use KEY=VALUE");
+            return Err(Failure::new(message).with_code(EXIT_DAEMON));
         };
         filters.entry(key.trim().to_lowercase()).or_default().push(value.trim().to_owned());
     }

@@ -36,11 +36,18 @@ pub struct RunArgs {
     flags: ContainerFlags,
 }
 
+impl RunArgs {
+    /// The flags that describe the container.
+    #[cfg(test)]
+    pub fn flags(&self) -> &ContainerFlags {
+        &self.flags
+    }
+}
+
 /// Runs a container; the exit code is its own, or docker's for what went wrong before.
 pub async fn run(app: &App, args: RunArgs) -> Outcome {
     if args.detach && !args.flags.attach.is_empty() {
-        return Err(Failure::new("conflicting options: cannot specify both --attach and --detach")
-            .with_code(EXIT_DAEMON));
+        return Err(Failure::new("conflicting options: cannot specify both --attach and --detach"));
     }
     if args.detach && args.flags.rm && args.timeline {
         return Err(Failure::new("conflicting options: --timeline with both --detach and --rm")

@@ -32,11 +32,9 @@ impl List {
             _ => (false, format.to_owned()),
         };
         let template = Template::parse(&unescape(&template))?;
-        let mut text = String::new();
-        if is_table {
-            text += &template.render(&heading_row(self.headings))?;
-            text.push('\n');
-        }
+        // Rendered for every format: a wrong field is told without rows as well.
+        let heading = template.render(&heading_row(self.headings))?;
+        let mut text = if is_table { heading + "\n" } else { String::new() };
         for row in rows {
             text += &template.render(&row)?;
             text.push('\n');
@@ -53,9 +51,8 @@ fn into_value(row: Row) -> Value {
 }
 
 fn heading_row(headings: &[(&str, &str)]) -> Value {
-    Value::object(
-        headings.iter().map(|(name, heading)| ((*name).to_owned(), Value::text(*heading))).collect(),
-    )
+    let headings = headings.iter().map(|(name, heading)| ((*name).to_owned(), Value::text(*heading)));
+    Value::object(headings.chain([("Label".to_owned(), Value::LookupHeading)]).collect())
 }
 
 /// The shell's single quotes leave `\t` and `\n` as two characters; docker reads them as one.
@@ -81,7 +78,11 @@ mod tests {
         List {
             headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")],
             table: "{{.ID}}\t{{.Names}}",
-            rows: vec![vec![("Names", Value::text("web")), ("ID", Value::text("0123456789ab"))]],
+            rows: vec![vec![
+                ("Names", Value::text("web")),
+                ("Label", Value::Lookup(vec![("a.my-label".into(), "x".into())])),
+                ("ID", Value::text("0123456789ab")),
+            ]],
         }
     }
 
@@ -91,6 +92,7 @@ mod tests {
             (None, "CONTAINER ID   NAMES\n0123456789ab   web\n"),
             (Some("table {{.Names}}\\t{{.ID}}"), "NAMES     CONTAINER ID\nweb       0123456789ab\n"),
             (Some("{{.Names}}:{{.ID}}"), "web:0123456789ab\n"),
+            (Some("table {{.Label \"a.my-label\"}}"), "my label\nx\n"),
             (Some("json"), "{\"ID\":\"0123456789ab\",\"Names\":\"web\"}\n"),
             (Some("{{json .}}"), "{\"ID\":\"0123456789ab\",\"Names\":\"web\"}\n"),
         ];

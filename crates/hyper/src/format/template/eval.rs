@@ -188,7 +188,13 @@ impl Run {
                 let found = pairs.into_iter().find(|(name, _)| name == key);
                 Ok(Value::Text(found.map(|(_, value)| value).unwrap_or_default()))
             }
-            (Value::Lookup(_), _) => Err(TemplateError::new("wrong number of args: want 1 text")),
+            (Value::LookupHeading, [Value::Text(key)]) => {
+                let last = key.rsplit('.').next().unwrap_or_default();
+                Ok(Value::Text(last.replace(['-', '_'], " ")))
+            }
+            (Value::Lookup(_) | Value::LookupHeading, _) => {
+                Err(TemplateError::new("wrong number of args: want 1 text"))
+            }
             (value, []) => Ok(value),
             (_, [..]) => Err(TemplateError::new("can't give argument to non-function")),
         }

@@ -60,6 +60,8 @@ pub enum Value {
     },
     /// A method with one text argument, such as docker's `.Label "key"`.
     Lookup(Vec<(String, String)>),
+    /// The same method in a table's heading: the label's last part.
+    LookupHeading,
 }
 
 /// What an object is in Go.
@@ -99,7 +101,7 @@ impl Value {
             Self::Text(text) => !text.is_empty(),
             Self::List(values) => !values.is_empty(),
             Self::Object { fields, kind } => *kind != Kind::Map || !fields.is_empty(),
-            Self::Lookup(_) => true,
+            Self::Lookup(_) | Self::LookupHeading => true,
         }
     }
 
@@ -169,7 +171,7 @@ impl fmt::Display for Value {
                 }
                 f.write_str("]")
             }
-            Self::Lookup(_) => f.write_str(""),
+            Self::Lookup(_) | Self::LookupHeading => f.write_str(""),
         }
     }
 }
@@ -189,7 +191,7 @@ fn float(value: f64) -> String {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Nil(_) | Self::Lookup(_) => serializer.serialize_unit(),
+            Self::Nil(_) | Self::Lookup(_) | Self::LookupHeading => serializer.serialize_unit(),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Int(value) => match i64::try_from(*value) {
                 Ok(value) => serializer.serialize_i64(value),

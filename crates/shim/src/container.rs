@@ -173,7 +173,9 @@ fn tmpfs_size(options: &[String]) -> Result<u64, ShimError> {
                 size = parsed.map_err(|_| ShimError::Invalid(format!("{bytes:?} is no number of bytes")))?;
             }
             _ => {
-                return Err(ShimError::Invalid(format!("the writable layer does not know option {option:?}")));
+                return Err(ShimError::Invalid(format!(
+                    "the writable layer does not know option {option:?}"
+                )));
             }
         }
     }

@@ -56,6 +56,11 @@ pub struct Shim {
 impl Shim {
     /// Starts a shim for a pod called `id`.
     pub async fn start(id: &str) -> Self {
+        Self::start_in(id, None).await
+    }
+
+    /// Starts a shim that knows where the guest's files are.
+    pub async fn start_in(id: &str, guest: Option<&Path>) -> Self {
         let dir = tempfile::Builder::new().prefix("hyper-shim-").tempdir().unwrap();
         let pod = dir.path().join("pods").join(id);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&pod).unwrap();
@@ -64,6 +69,7 @@ impl Shim {
             .current_dir(&pod)
             .env_remove("TTRPC_ADDRESS")
             .env("HYPER_LOG", "debug")
+            .env("HYPER_GUEST", guest.unwrap_or(Path::new("/nosuch")))
             .output()
             .unwrap();
         let address = String::from_utf8(output.stdout).unwrap();
@@ -170,6 +176,21 @@ impl Shim {
         self.tasks.exec(patience(), &request).await
     }
 
+    /// `ResizePty`.
+    pub async fn resize(&self, id: &str, width: u32, height: u32) {
+        let request = ResizePtyRequest { id: id.into(), width, height, ..Default::default() };
+        self.tasks.resize_pty(patience(), &request).await.unwrap();
+    }
+
+    /// An image with an empty ext4 filesystem.
+    pub fn ext4(&self, name: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::File::create(&path).unwrap().set_len(32 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").arg("-q").arg(&path).output().unwrap();
+        assert!(made.status.success());
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Attaches to a process.
     pub async fn attach(&self, id: &str, exec: Option<&str>, stdin: bool) -> BufReader<UnixStream> {
         let exec = exec.map(str::to_owned);
@@ -209,6 +230,16 @@ impl Shim {
         let pid = self.pid();
         self.sandbox.shutdown_sandbox(patience(), &request).await.unwrap();
         until(|| !alive(pid)).await;
+    }
+
+    /// `Connect`: the shim's process number.
+    pub async fn connect(&self) -> u32 {
+        self.tasks.connect(patience(), &ConnectRequest::new()).await.unwrap().shim_pid
+    }
+
+    /// `Shutdown` of the Task API.
+    pub async fn shut_down_task(&self) {
+        self.tasks.shutdown(patience(), &ShutdownRequest::new()).await.unwrap();
     }
 
     /// Process number of the shim.

@@ -141,8 +141,14 @@ fn spawn(program: &Path, endpoint: &str, log_level: Option<&str>, log: File) -> 
     let stdout = log.try_clone()?;
     let mut command = Command::new("/proc/self/exe");
     if let Some(level) = log_level {
-        // Ours has docker's name for the worst level.
-        command.env("HYPER_LOG", if level == "fatal" { "error" } else { level });
+        // `fatal` is docker's name; the daemon's filter knows no level above error.
+        command.env("RUST_LOG", if level == "fatal" { "error" } else { level });
+    }
+    // The daemon's working directory is another one.
+    for name in ["HYPER_ROOT", "HYPER_RUN", "HYPER_GUEST"] {
+        if let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) {
+            command.env(name, std::path::absolute(path)?);
+        }
     }
     command
         .arg0("hyper")

@@ -61,13 +61,12 @@ pub async fn show(mut lines: JsonLines, to: To) -> Result<(), Failure> {
     let mut screen = Screen::new(to);
     while let Some(message) = lines.next::<Message>().await? {
         if let Some(text) = error_of(&message) {
-            screen.finish();
+            screen.finish()?;
             return Err(ApiError::Daemon { status: 500, message: text }.into());
         }
         screen.show(&message)?;
     }
-    screen.finish();
-    Ok(())
+    screen.finish()
 }
 
 fn error_of(message: &Message) -> Option<String> {
@@ -107,9 +106,14 @@ impl Screen {
         }
     }
 
-    fn finish(&mut self) {
-        if let Some(bars) = &mut self.bars {
-            bars.finish();
+    fn finish(&mut self) -> Result<(), Failure> {
+        let closing = self.bars.as_mut().map(Bars::finish).unwrap_or_default();
+        match self.to {
+            To::Stdout => output::write(&closing),
+            To::Stderr | To::Nothing => {
+                output::complain(&closing);
+                Ok(())
+            }
         }
     }
 }
@@ -131,6 +135,8 @@ struct Bars {
     by_id: HashMap<String, ProgressBar>,
     moving: ProgressStyle,
     still: ProgressStyle,
+    /// Lines that belong below the bars.
+    closing: String,
 }
 
 impl Bars {
@@ -140,8 +146,10 @@ impl Bars {
         Self {
             multi: MultiProgress::with_draw_target(target),
             by_id: HashMap::new(),
-            moving: style("{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes}").progress_chars("=> "),
+            moving: style("{prefix}: {msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}")
+                .progress_chars("=> "),
             still: style("{prefix}: {msg}"),
+            closing: String::new(),
         }
     }
 
@@ -155,14 +163,17 @@ impl Bars {
         let known = self.by_id.contains_key(&message.id);
         if !(is_layer || known) || self.by_id.len() >= MAX_BARS {
             let lead = if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
-            let _ = self.multi.println(format!("{lead}{}", text.trim_end()));
+            let line = format!("{lead}{}\n", text.trim_end());
+            match self.by_id.is_empty() {
+                true => drop(self.multi.println(line.trim_end())),
+                false => self.closing += &line,
+            }
             return;
         }
-        let multi = &self.multi;
+        let (multi, still) = (&self.multi, &self.still);
         let bar = self.by_id.entry(message.id.clone()).or_insert_with(|| {
-            let bar = multi.add(ProgressBar::new(0));
-            bar.set_prefix(message.id.clone());
-            bar
+            let bar = ProgressBar::new(0).with_style(still.clone()).with_prefix(message.id.clone());
+            multi.add(bar)
         });
         match &message.progress {
             Some(progress) if progress.total > 0 => {
@@ -176,11 +187,12 @@ impl Bars {
         bar.tick();
     }
 
-    /// Leaves every layer's last line on the screen.
-    fn finish(&mut self) {
+    /// Leaves every layer's last line on the screen and gives the lines for below.
+    fn finish(&mut self) -> String {
         for bar in self.by_id.values() {
             bar.abandon();
         }
+        std::mem::take(&mut self.closing)
     }
 }
 

@@ -7,10 +7,12 @@ use http1::Method;
 use serde::Deserialize;
 
 use super::App;
-use super::session::{Session, Target, check_tty, converse, detach_keys, exit_code, forward_signals};
+use super::session::{
+    Session, Target, check_tty, converse, detach_keys, exit_code, forward_signals, nudge,
+    read_escape_sequence,
+};
 use crate::client::path;
 use crate::error::{Failure, Outcome};
-use crate::output;
 use crate::stream::{End, Signals};
 
 /// Flags of `attach`.
@@ -104,11 +106,11 @@ pub async fn attach(app: &App, args: AttachArgs) -> Outcome {
         detach_keys: keys,
     };
     let streaming = async {
+        if session.tty {
+            nudge(&app.client, session.target).await;
+        }
         match converse(app, &session, stream, || ()).await? {
-            End::Detached => {
-                output::complain("read escape sequence\n");
-                Ok(0)
-            }
+            End::Detached => Err(read_escape_sequence()),
             End::Finished => exit_code(wait).await,
         }
     };

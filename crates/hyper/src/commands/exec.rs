@@ -7,11 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::App;
-use super::session::{Session, Target, check_tty, converse, detach_keys};
+use super::session::{Session, Target, check_tty, converse, detach_keys, read_escape_sequence};
 use crate::client::{ApiError, path};
 use crate::container::environment;
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
-use crate::output;
 use crate::stream::{End, Signals, window_size};
 
 /// Flags of `exec`.
@@ -110,8 +109,7 @@ async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcom
         signal = signals.next_end() => return Err(Failure::silent(128 + signal.number)),
     };
     if end == End::Detached {
-        output::complain("read escape sequence\n");
-        return Ok(0);
+        return Err(read_escape_sequence());
     }
     let state =
         app.client.docker().inspect_exec(id).await.map_err(|error| Failure::from(ApiError::from(error)))?;

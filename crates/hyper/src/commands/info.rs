@@ -72,52 +72,113 @@ fn client_lines(app: &App) -> String {
     format!("Client:\n Version:    {version}\n Endpoint:   {}\n", app.client.endpoint())
 }
 
-/// Labels of docker's layout and the fields behind them.
-const LINES: &[(&str, &str)] = &[
-    (" Containers", "Containers"),
-    ("  Running", "ContainersRunning"),
-    ("  Paused", "ContainersPaused"),
-    ("  Stopped", "ContainersStopped"),
-    (" Images", "Images"),
-    (" Server Version", "ServerVersion"),
-    (" Storage Driver", "Driver"),
-    (" Logging Driver", "LoggingDriver"),
-    (" Cgroup Driver", "CgroupDriver"),
-    (" Cgroup Version", "CgroupVersion"),
-    (" Default Runtime", "DefaultRuntime"),
-    (" Kernel Version", "KernelVersion"),
-    (" Operating System", "OperatingSystem"),
-    (" OSType", "OSType"),
-    (" Architecture", "Architecture"),
-    (" CPUs", "NCPU"),
-    (" Total Memory", "MemTotal"),
-    (" Name", "Name"),
-    (" ID", "ID"),
-    (" Docker Root Dir", "DockerRootDir"),
-    (" Debug Mode", "Debug"),
-    (" Experimental", "ExperimentalBuild"),
+/// A line of docker's layout.
+enum Line {
+    /// The field's value.
+    Plain(&'static str, &'static str),
+    /// A number of bytes.
+    Bytes(&'static str, &'static str),
+    /// The keys of a map, sorted.
+    Keys(&'static str, &'static str),
+    /// Lists by kind under a heading.
+    Lists(&'static str, &'static str, &'static [&'static str]),
+    /// A heading and its items, each on a line.
+    Items(&'static str, &'static str),
+}
+
+/// Docker's layout, in its order.
+const LINES: &[Line] = &[
+    Line::Plain(" Containers", "Containers"),
+    Line::Plain("  Running", "ContainersRunning"),
+    Line::Plain("  Paused", "ContainersPaused"),
+    Line::Plain("  Stopped", "ContainersStopped"),
+    Line::Plain(" Images", "Images"),
+    Line::Plain(" Server Version", "ServerVersion"),
+    Line::Plain(" Storage Driver", "Driver"),
+    Line::Plain(" Logging Driver", "LoggingDriver"),
+    Line::Plain(" Cgroup Driver", "CgroupDriver"),
+    Line::Plain(" Cgroup Version", "CgroupVersion"),
+    Line::Lists(" Plugins", "Plugins", &["Volume", "Network", "Authorization", "Log"]),
+    Line::Keys(" Runtimes", "Runtimes"),
+    Line::Plain(" Default Runtime", "DefaultRuntime"),
+    Line::Items(" Security Options", "SecurityOptions"),
+    Line::Plain(" Kernel Version", "KernelVersion"),
+    Line::Plain(" Operating System", "OperatingSystem"),
+    Line::Plain(" OSType", "OSType"),
+    Line::Plain(" Architecture", "Architecture"),
+    Line::Plain(" CPUs", "NCPU"),
+    Line::Bytes(" Total Memory", "MemTotal"),
+    Line::Plain(" Name", "Name"),
+    Line::Plain(" ID", "ID"),
+    Line::Plain(" Docker Root Dir", "DockerRootDir"),
+    Line::Plain(" Debug Mode", "Debug"),
+    Line::Plain(" HTTP Proxy", "HttpProxy"),
+    Line::Plain(" HTTPS Proxy", "HttpsProxy"),
+    Line::Plain(" No Proxy", "NoProxy"),
+    Line::Items(" Labels", "Labels"),
+    Line::Plain(" Experimental", "ExperimentalBuild"),
+    Line::Plain(" Live Restore Enabled", "LiveRestoreEnabled"),
 ];
 
 fn server_lines(server: &Value) -> String {
     let mut text = String::new();
-    for (label, name) in LINES {
-        match server.field(name) {
-            None | Some(Value::Nil(_)) => {}
-            Some(Value::Text(value)) if value.is_empty() => {}
-            Some(Value::Int(bytes)) if *name == "MemTotal" => {
-                let _ = writeln!(text, "{label}: {}", bytes_size(*bytes as f64));
+    for line in LINES {
+        let (Line::Plain(label, name)
+        | Line::Bytes(label, name)
+        | Line::Keys(label, name)
+        | Line::Lists(label, name, _)
+        | Line::Items(label, name)) = line;
+        let value = match server.field(name) {
+            None | Some(Value::Nil(_)) => continue,
+            Some(Value::Text(value)) if value.is_empty() => continue,
+            Some(Value::List(values)) if values.is_empty() => continue,
+            Some(value) => value,
+        };
+        let _ = match (line, value) {
+            (Line::Bytes(..), Value::Int(bytes)) => writeln!(text, "{label}: {}", bytes_size(*bytes as f64)),
+            (Line::Keys(..), Value::Object { fields, .. }) => {
+                let mut keys: Vec<&str> = fields.iter().map(|(key, _)| key.as_str()).collect();
+                keys.sort_unstable();
+                writeln!(text, "{label}: {}", keys.join(" "))
             }
-            Some(value) => {
-                let _ = writeln!(text, "{label}: {value}");
+            (Line::Lists(_, _, kinds), lists) => {
+                let lists = kinds.iter().filter_map(|kind| match lists.field(kind) {
+                    Some(Value::List(items)) if !items.is_empty() => Some((kind, words(items))),
+                    _ => None,
+                });
+                let lines: String = lists.map(|(kind, items)| format!("  {kind}: {items}\n")).collect();
+                write!(text, "{label}:\n{lines}")
             }
-        }
+            (Line::Items(..), Value::List(items)) => {
+                let items: String = items.iter().map(|item| item_line(&item.to_string())).collect();
+                write!(text, "{label}:\n{items}")
+            }
+            (_, value) => writeln!(text, "{label}: {value}"),
+        };
     }
     if let Some(Value::List(warnings)) = server.field("Warnings") {
         for warning in warnings {
-            let _ = writeln!(text, " {warning}");
+            output::complain(&format!("{warning}\n"));
         }
     }
     text
+}
+
+fn words(items: &[Value]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// `name=seccomp,profile=builtin` as a heading and its parts; anything else as it is.
+fn item_line(item: &str) -> String {
+    let mut parts = item.split(',');
+    let Some(name) = parts.next().and_then(|part| part.strip_prefix("name=")) else {
+        return format!("  {item}\n");
+    };
+    let rest = parts.map(|part| {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        format!("   {}: {value}\n", title(key))
+    });
+    std::iter::once(format!("  {name}\n")).chain(rest).collect()
 }
 
 /// Our own part: the hypervisors as a table, everything else as indented fields in the daemon's order.

@@ -9,9 +9,11 @@ use serde::Deserialize;
 
 use super::App;
 use crate::client::{ApiError, Client, Hijacked, JsonLines};
-use crate::error::{EXIT_BROKEN_PIPE, EXIT_DAEMON, Failure};
+use crate::error::{EXIT_BROKEN_PIPE, EXIT_DAEMON, EXIT_FAILURE, Failure};
+use crate::output;
 use crate::stream::{
     DetachKeys, End, Plan, RawMode, Signals, pump, resize_on_change, stdin_is_terminal, stdout_is_terminal,
+    window_size,
 };
 
 /// Whose streams.
@@ -95,6 +97,19 @@ pub async fn converse(
     ended.map_err(|error| {
         if error.is_broken_pipe() { Failure::silent(EXIT_BROKEN_PIPE) } else { Failure::from_error(&error) }
     })
+}
+
+/// The end of an attach or exec that the user left, in docker's words and with its exit code.
+pub fn read_escape_sequence() -> Failure {
+    output::complain("read escape sequence\n");
+    Failure::silent(EXIT_FAILURE)
+}
+
+/// Gives a terminal a size it does not have, so that the right one makes its program paint everything anew.
+pub async fn nudge(client: &Client, target: Target<'_>) {
+    if let Some((rows, columns)) = window_size() {
+        resize(client, target, rows.saturating_add(1), columns.saturating_add(1)).await;
+    }
 }
 
 /// A size that does not arrive is no reason to end: the process may just have ended.

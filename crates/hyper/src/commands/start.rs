@@ -12,7 +12,6 @@ use super::each::each;
 use super::session::{Session, Target, check_tty, converse, detach_keys, exit_code, forward_signals};
 use crate::client::{ApiError, path};
 use crate::error::{Failure, Outcome};
-use crate::output;
 use crate::stream::{End, Signals};
 
 /// Flags of `start`.
@@ -77,10 +76,7 @@ async fn attached(app: &App, args: &StartArgs, name: &str) -> Outcome {
     let session = Session { target: Target::Container(id), tty, stdin, output: true, detach_keys: keys };
     let streaming = async {
         match converse(app, &session, stream, || ()).await? {
-            End::Detached => {
-                output::complain("read escape sequence\n");
-                Ok(0)
-            }
+            End::Detached => Ok(0),
             End::Finished => exit_code(wait).await,
         }
     };

@@ -64,7 +64,7 @@ pub async fn version(app: &App, args: VersionArgs) -> Outcome {
         .map_err(|error| Failure::new(format!("template parsing error: {error}")).with_code(64))?;
     let server = app.client.json::<Value>("/version", &[]).await;
     let (server, failure) = match server {
-        Ok(server) => (server, None),
+        Ok(server) => (with_readable_dates(server), None),
         Err(error) => (Value::Nil("<nil>"), Some(Failure::from(error))),
     };
     let text = template.render(&data(app, server)).map_err(|error| Failure::from_error(&error))?;
@@ -76,6 +76,27 @@ pub async fn version(app: &App, args: VersionArgs) -> Outcome {
     match failure {
         Some(failure) => Err(failure),
         None => Ok(0),
+    }
+}
+
+/// `2026-08-13T05:35:47Z` as `Thu Aug 13 05:35:47 2026`, wherever a build time is.
+fn with_readable_dates(value: Value) -> Value {
+    match value {
+        Value::Object { fields, kind } => {
+            let readable = |(name, value): (String, Value)| {
+                let value = match value {
+                    Value::Text(text) if name == "BuildTime" => match text.parse::<jiff::Timestamp>() {
+                        Ok(time) => Value::text(time.strftime("%a %b %e %H:%M:%S %Y").to_string()),
+                        Err(_) => Value::Text(text),
+                    },
+                    other => with_readable_dates(other),
+                };
+                (name, value)
+            };
+            Value::Object { fields: fields.into_iter().map(readable).collect(), kind }
+        }
+        Value::List(values) => Value::List(values.into_iter().map(with_readable_dates).collect()),
+        other => other,
     }
 }
 

@@ -278,6 +278,7 @@ mod tests {
     fn what_people_write_gives_what_docker_prints() {
         let table = [
             ("{{.Id}}", "sha256:abc"),
+            ("{{.ID}}", "sha256:abc"),
             ("{{ .State.Running }} {{.State.Pid}}", "true 42"),
             ("{{json .Config.Env}}", r#"["A=1","B=2"]"#),
             ("{{.Config.Env}}", "[A=1 B=2]"),

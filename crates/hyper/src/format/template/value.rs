@@ -105,14 +105,13 @@ impl Value {
         }
     }
 
-    /// The field's value.
+    /// The field's value. A struct's fields answer in any case: Go's names differ from JSON's (`ID` and `Id`).
     pub fn field(&self, name: &str) -> Option<&Value> {
-        match self {
-            Self::Object { fields, .. } => {
-                fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
-            }
-            _ => None,
-        }
+        let Self::Object { fields, kind } = self else { return None };
+        let exact = fields.iter().find(|(field, _)| field == name);
+        let any_case = || fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+        let found = if *kind == Kind::Struct { exact.or_else(any_case) } else { exact };
+        found.map(|(_, value)| value)
     }
 
     /// Compact JSON as docker's `json` function writes it.

@@ -74,9 +74,15 @@ async fn answer(agent: &std::rc::Rc<Agent>, port: &Port) -> Result<Infallible, F
 /// Ends the machine.
 pub fn power_off() -> ! {
     rustix::fs::sync();
-    // Without ACPI nothing can cut the power; then a restart ends it, for VMMs are told not to restart.
-    let _ = reboot(RebootCommand::PowerOff);
-    let _ = reboot(RebootCommand::Restart);
+    // Without ACPI nothing can cut the power, and the kernel would halt for ever; then a restart ends the machine,
+    // for VMMs are told not to restart.
+    let command = if Path::new("/sys/firmware/acpi").exists() {
+        RebootCommand::PowerOff
+    } else {
+        RebootCommand::Restart
+    };
+    let error = reboot(command);
+    console::say(format_args!("cannot end the machine: {error:?}"));
     loop {
         std::thread::park();
     }

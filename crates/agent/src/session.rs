@@ -18,6 +18,9 @@ const MAX_CALLS: usize = 2000;
 /// How long a host may take to say what it wants on a stream that it has opened.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the answer to a shutdown may take to arrive.
+const LAST_WORD: Duration = Duration::from_millis(50);
+
 /// Answers calls until the session ends. Containers and processes stay.
 pub async fn serve(agent: &Rc<Agent>, mut link: GuestLink) {
     while let Some(stream) = link.next().await {
@@ -77,7 +80,8 @@ async fn call(agent: &Rc<Agent>, mut stream: Stream) -> Result<(), LinkError> {
         }
         Request::Shutdown => {
             let reply = agent.answer(Request::Shutdown).await;
-            let sent = finish(stream, &reply).await;
+            let sent = write_frame(&mut stream, &reply).await;
+            let _ = tokio::time::timeout(LAST_WORD, stream.read_u8()).await;
             agent.power_off();
             sent
         }

@@ -3,7 +3,6 @@
 //! Each test has a thread in mount, network, UTS and IPC namespaces of its own, with the agent and the host's end of
 //! the link on one runtime. Disks are loop devices.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use std::time::Duration;
 use hyper_agent::{Agent, Disks, Places};
 use hyper_link::channel::Receiver;
 use hyper_link::{GuestLink, HostLink};
-use hyper_protocol::agent::{DiskAddress, FailureKind, Output, Reply, Request, Target, Writable};
+use hyper_protocol::agent::{DiskAddress, FailureKind, Output, Reply, Request, Writable};
 use hyper_sys::namespace::{Namespaces, leave};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use serde_json::json;
@@ -141,5 +140,510 @@ fn program_runs_and_its_output_and_exit_code_come_back() {
         let spec = spec(&["sh", "-c", "echo out; echo err >&2; cat /etc/lower; exit 7"]);
         let (code, out, err) = host.run(container("a", spec)).await;
         assert_eq!((code, out.as_str(), err.as_str()), (7, "out\nfrom the image\n", "err\n"));
+    });
+}
+
+#[test]
+fn programs_that_cannot_run_fail_in_the_words_of_runc() {
+    with_agent(&[], async |host, _, _| {
+        use FailureKind::{ProgramNotExecutable, ProgramNotFound};
+        let cases = [
+            ("nosuch", ProgramNotFound, "exec: \"nosuch\": executable file not found in $PATH"),
+            ("/x/y", ProgramNotFound, "exec: \"/x/y\": stat /x/y: no such file or directory"),
+            ("/etc/passwd", ProgramNotExecutable, "exec: \"/etc/passwd\": permission denied"),
+            ("/etc", ProgramNotExecutable, "exec: \"/etc\": is a directory"),
+            ("/opt/garbage", ProgramNotExecutable, "exec /opt/garbage: exec format error"),
+        ];
+        for (index, (program, kind, message)) in cases.into_iter().enumerate() {
+            let id = format!("c{index}");
+            host.create(container(&id, spec(&[program]))).await;
+            let failure = host.failure(Request::Start(init(&id))).await;
+            assert_eq!((failure.kind, failure.message.as_str()), (kind, message));
+            assert_eq!(host.output(init(&id), Output::Stdout).await, "", "{program}: output ends");
+            host.delete(init(&id)).await;
+        }
+    });
+}
+
+#[test]
+fn user_is_looked_up_in_the_containers_own_files() {
+    with_agent(&[], async |host, _, _| {
+        let script = "id -u; id -g; id -G; echo $HOME; : > /proc/self/fd/1 && echo reopened";
+        let mut wanted = container("a", spec(&["sh", "-c", script]));
+        wanted.user = Some("www-data".to_owned());
+        wanted.groups = vec!["root".to_owned(), "4242".to_owned()];
+        let (code, out, err) = host.run(wanted).await;
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "33\n33\n33 29 0 4242\n/var/www\nreopened\n", ""));
+
+        let mut wanted = container("b", spec(&["true"]));
+        wanted.user = Some("nosuch".to_owned());
+        let failure = host.failure(Request::Create(Box::new(wanted))).await;
+        assert_eq!(failure.kind, FailureKind::NoSuchUser);
+        assert_eq!(failure.message, "unable to find user nosuch: no matching entries in passwd file");
+    });
+}
+
+#[test]
+fn input_reaches_the_process_whole_and_its_end_closes_it() {
+    with_agent(&[], async |host, _, _| {
+        let bytes: Vec<u8> = (0..2_000_000_u32).map(|n| b'a' + (n % 26) as u8).collect();
+        let mut wanted = container("a", spec(&["sh", "-c", "sleep 0.1; cat"]));
+        wanted.stdin = true;
+        host.create(wanted).await;
+        host.start(init("a")).await;
+        let (out, ()) = tokio::join!(host.output(init("a"), Output::Stdout), host.input(init("a"), &bytes));
+        assert!(out.as_bytes() == bytes, "{} bytes of {}", out.len(), bytes.len());
+        assert_eq!(host.wait(init("a")).await.code, 0);
+
+        let failure = host.failure(Request::WriteInput(init("nosuch"))).await;
+        assert_eq!(failure.kind, FailureKind::NotFound);
+        host.create(container("b", spec(&["cat"]))).await;
+        assert_eq!(host.failure(Request::WriteInput(init("b"))).await.kind, FailureKind::WrongState);
+        host.start(init("b")).await;
+        assert_eq!(host.wait(init("b")).await.code, 0, "standard input is /dev/null");
+    });
+}
+
+#[test]
+fn input_of_a_process_that_reads_none_does_not_block_the_sender_for_ever() {
+    with_agent(&[], async |host, _, _| {
+        let mut wanted = container("a", spec(&["sh", "-c", "exec <&-; sleep 0.2"]));
+        wanted.stdin = true;
+        host.create(wanted).await;
+        host.start(init("a")).await;
+        host.input(init("a"), &vec![0; 1 << 20]).await;
+        assert_eq!(host.wait(init("a")).await.code, 0);
+    });
+}
+
+#[test]
+fn output_that_nobody_reads_stops_the_process_and_is_lost_by_nobody() {
+    with_agent(&[], async |host, _, _| {
+        let script = "head -c 3000000 /dev/zero | tr '\\0' x; echo done > /dev/shm/done";
+        host.create(container("a", spec(&["sh", "-c", script]))).await;
+        host.start(init("a")).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let Reply::Containers(known) = host.call(Request::List).await else { panic!() };
+        assert_eq!(known[0].exit, None, "the process waits for its reader");
+        let out = host.output(init("a"), Output::Stdout).await;
+        assert_eq!(out.len(), 3_000_000);
+        assert!(out.bytes().all(|b| b == b'x'));
+        assert_eq!(host.wait(init("a")).await.code, 0);
+    });
+}
+
+#[test]
+fn stdio_survives_the_loss_of_sessions() {
+    with_agent(&[], async |first, agent, _| {
+        let mut wanted = container("a", spec(&["cat"]));
+        wanted.stdin = true;
+        first.create(wanted).await;
+        first.start(init("a")).await;
+        let sent: Vec<u8> = (0..1_500_000_u32).map(|n| (n % 251) as u8).collect();
+        let sender = std::rc::Rc::new(hyper_link::channel::Sender::new());
+        let pushing = sender.clone();
+        let bytes = sent.clone();
+        let pushed = tokio::task::spawn_local(async move {
+            pushing.push(&bytes).await;
+            pushing.finish();
+        });
+        let mut receiver = Receiver::new();
+        let mut got: Vec<u8> = Vec::new();
+        let mut host = first;
+        for round in 0.. {
+            assert!(round < 200, "no progress");
+            let (reply, input) = host.0.start_call(&Request::WriteInput(init("a"))).await.unwrap();
+            let Reply::Offset(offset) = reply else { panic!("{reply:?}") };
+            let read =
+                Request::ReadOutput { target: init("a"), output: Output::Stdout, offset: receiver.offset() };
+            let (_, output) = host.0.start_call(&read).await.unwrap();
+            let before = got.len();
+            let take = receiver.run(output, async |piece: &[u8]| {
+                if got.len() > before + 200_000 {
+                    return Err(io::Error::other("enough for this session"));
+                }
+                got.extend_from_slice(piece);
+                Ok(())
+            });
+            let (ended, _) = tokio::join!(take, async {
+                tokio::time::timeout(Duration::from_millis(500), sender.serve(input, offset)).await
+            });
+            if ended.is_ok() {
+                break;
+            }
+            // A new session; the old one ends with its last handle.
+            host = session(&agent).await;
+        }
+        assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
+        pushed.await.unwrap();
+        assert_eq!(host.wait(init("a")).await.code, 0);
+    });
+}
+
+#[test]
+fn terminal_has_its_size_its_signals_and_one_output() {
+    with_agent(&[], async |host, _, _| {
+        let script = "tty; stty size; test -c /dev/console && echo console; trap 'echo INT' INT; \
+                      trap 'stty size; exit 3' WINCH; echo ready; while :; do read -r line && echo got $line; done";
+        let mut wanted = container("a", spec(&["sh", "-c", script]));
+        wanted.spec["process"]["terminal"] = json!(true);
+        wanted.spec["process"]["consoleSize"] = json!({"height": 25, "width": 83});
+        wanted.stdin = true;
+        host.create(wanted).await;
+        let failure =
+            host.failure(Request::ReadOutput { target: init("a"), output: Output::Stderr, offset: 0 }).await;
+        assert_eq!(failure.kind, FailureKind::Invalid);
+        host.start(init("a")).await;
+        let mut seen = String::new();
+        let mut receiver = Receiver::new();
+        let read = Request::ReadOutput { target: init("a"), output: Output::Stdout, offset: 0 };
+        let (_, stream) = host.0.start_call(&read).await.unwrap();
+        let (reply, input) = host.0.start_call(&Request::WriteInput(init("a"))).await.unwrap();
+        assert!(matches!(reply, Reply::Offset(0)));
+        let sender = hyper_link::channel::Sender::new();
+        let mut step = 0;
+        let reading = receiver.run(stream, async |piece: &[u8]| {
+            seen.push_str(&String::from_utf8_lossy(piece));
+            let next = [("ready", "line\n"), ("got line", "\u{3}"), ("INT", "")];
+            if let Some((word, answer)) = next.get(step)
+                && seen.contains(word)
+            {
+                step += 1;
+                sender.push(answer.as_bytes()).await;
+                if step == 3 {
+                    host.call(Request::Resize { target: init("a"), width: 99, height: 33 }).await;
+                }
+            }
+            Ok(())
+        });
+        let reading = tokio::time::timeout(support::PATIENCE, reading);
+        tokio::select! {
+            ended = reading => ended.unwrap().unwrap(),
+            served = sender.serve(input, 0) => panic!("{served:?}"),
+        }
+        for expected in ["/dev/pts/0\r\n25 83\r\nconsole\r\n", "got line", "INT", "33 99"] {
+            assert!(seen.contains(expected), "{expected:?} in {seen:?}");
+        }
+        assert_eq!(host.wait(init("a")).await.code, 3);
+    });
+}
+
+#[test]
+fn added_process_joins_the_container_as_a_user_of_its_own() {
+    with_agent(&[], async |host, _, _| {
+        host.create(container("a", spec(&["sh", "-c", "echo hi > /tmp/file; sleep 60"]))).await;
+        let failure = host.failure(Request::Exec(Box::new(exec("a", "early", &["true"])))).await;
+        assert_eq!(failure.kind, FailureKind::WrongState);
+        host.start(init("a")).await;
+        let script = "until test -s /tmp/file; do :; done; cat /tmp/file /proc/1/cmdline | tr '\\0' ' '; id -u; \
+                      cat; exit 9";
+        let mut wanted = exec("a", "e", &["sh", "-c", script]);
+        wanted.user = Some("www-data".to_owned());
+        wanted.stdin = true;
+        host.call(Request::Exec(Box::new(wanted.clone()))).await;
+        assert_eq!(host.failure(Request::Exec(Box::new(wanted))).await.kind, FailureKind::AlreadyExists);
+        host.start(added("a", "e")).await;
+        host.input(added("a", "e"), b"typed\n").await;
+        let out = host.output(added("a", "e"), Output::Stdout).await;
+        assert_eq!(out, "hi\nsh -c echo hi > /tmp/file; sleep 60 33\ntyped\n");
+        assert_eq!(host.wait(added("a", "e")).await.code, 9);
+        host.delete(added("a", "e")).await;
+        assert_eq!(host.failure(Request::Wait(added("a", "e"))).await.kind, FailureKind::NotFound);
+
+        host.call(Request::Exec(Box::new(exec("a", "f", &["nosuch"])))).await;
+        let failure = host.failure(Request::Start(added("a", "f"))).await;
+        assert_eq!(failure.kind, FailureKind::ProgramNotFound);
+        let mut terminal = exec("a", "t", &["tty"]);
+        terminal.process["terminal"] = json!(true);
+        host.call(Request::Exec(Box::new(terminal))).await;
+        host.start(added("a", "t")).await;
+        assert_eq!(host.output(added("a", "t"), Output::Stdout).await, "/dev/pts/0\r\n");
+
+        assert_eq!(host.failure(Request::Delete(init("a"))).await.kind, FailureKind::WrongState);
+        host.call(Request::Signal { target: init("a"), signal: 9, all: false }).await;
+        assert_eq!(host.wait(init("a")).await.code, 137);
+        let failure = host.failure(Request::Exec(Box::new(exec("a", "late", &["true"])))).await;
+        assert_eq!(failure.kind, FailureKind::WrongState);
+    });
+}
+
+#[test]
+fn root_is_protected_as_the_specification_says() {
+    with_agent(&[], async |host, _, _| {
+        let script = "cat /etc/hosts /etc/new/file; \
+            touch /etc/x 2>&1; touch /tmp/x 2>&1; \
+            echo 1 > /proc/sys/kernel/panic 2>&1; head -c1 /proc/kcore | wc -c; \
+            ls -la /dev/null /dev/ptmx /dev/fd /dev/mine | tr -s ' ' | cut -d' ' -f1,3-6,9-; \
+            mkdir /sys/x 2>&1; pwd; umask; grep -E '^(CapBnd|CapEff|NoNewPrivs|Seccomp):' /proc/self/status; \
+            ulimit -c; cat /proc/self/oom_score_adj";
+        let mut wanted = container("a", spec(&["sh", "-c", script]));
+        wanted.files.insert("/etc/hosts".to_owned(), "127.0.0.1 localhost\n".to_owned());
+        wanted.files.insert("/etc/new/file".to_owned(), "made\n".to_owned());
+        wanted.spec["root"]["readonly"] = json!(true);
+        wanted.spec["process"]["cwd"] = json!("/srv/made");
+        wanted.spec["process"]["noNewPrivileges"] = json!(true);
+        wanted.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+        wanted.spec["process"]["oomScoreAdj"] = json!(123);
+        wanted.spec["process"]["user"]["umask"] = json!(0o027);
+        wanted.spec["process"]["capabilities"] = json!({"bounding": ["CAP_KILL", "CAP_CHOWN", "CAP_NOSUCH"],
+            "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]});
+        wanted.spec["linux"]["seccomp"] =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"]});
+        wanted.spec["linux"]["devices"] = json!([
+            {"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 33, "gid": 33}]);
+        wanted.spec["mounts"].as_array_mut().unwrap().push(
+            json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=700"]}));
+        let (code, out, err) = host.run(wanted).await;
+        let expected = "127.0.0.1 localhost\nmade\n\
+            touch: /etc/x: Read-only file system\n\
+            sh: can't create /proc/sys/kernel/panic: Read-only file system\n\
+            0\n\
+            lrwxrwxrwx root root 13 Nov /dev/fd -> /proc/self/fd\n";
+        let lines: Vec<&str> = out.lines().collect();
+        for line in expected.lines().take(3) {
+            assert!(lines.contains(&line), "{line:?} in {out}{err}");
+        }
+        for part in [
+            "/dev/fd -> /proc/self/fd",
+            "/dev/ptmx -> pts/ptmx",
+            "crw-rw-rw- root root 1, 3",
+            "crw-r----- 33 33 1, 5",
+            "mkdir: can't create directory '/sys/x'",
+            "\n/srv/made\n",
+            "\n0027\n",
+            "CapBnd:\t0000000000000021\n",
+            "CapEff:\t0000000000000020\n",
+            "NoNewPrivs:\t1\n",
+            "Seccomp:\t2\n",
+            "\n0\n123\n",
+        ] {
+            assert!(out.replace("www-data", "33").contains(part), "{part:?} in {out}{err}");
+        }
+        assert!(!out.contains("/tmp/x"), "/tmp is writable: {out}");
+        assert!(
+            err.contains("can't create /proc/sys/kernel/panic")
+                || out.contains("can't create /proc/sys/kernel/panic")
+        );
+        assert_eq!(code, 0, "{out}{err}");
+    });
+}
+
+#[test]
+fn seccomp_profile_holds_with_and_without_new_privileges() {
+    with_agent(&[], async |host, _, _| {
+        for (index, no_new_privileges) in [false, true].into_iter().enumerate() {
+            let mut wanted =
+                container(&format!("c{index}"), spec(&["sh", "-c", "mkdir /tmp/x; mkdir /tmp/y; echo on"]));
+            wanted.user = Some("33".to_owned());
+            wanted.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            wanted.spec["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}],
+            });
+            let (code, out, err) = host.run(wanted).await;
+            assert_eq!((code, out.as_str()), (0, "on\n"), "{err}");
+            assert_eq!(err.matches("Operation not supported").count(), 2, "{err}");
+        }
+    });
+}
+
+#[test]
+fn containers_of_a_pod_share_network_names_and_memory_but_not_processes_or_files() {
+    with_agent(&[], async |host, _, _| {
+        run(Command::new("ip").args(["link", "set", "lo", "up"]));
+        let serve = "echo shared > /dev/shm/word; touch /tmp/mine; nc -l -p 4000 -e echo hello";
+        host.create(container("db", spec(&["sh", "-c", serve]))).await;
+        host.start(init("db")).await;
+        let ask = "until nc 127.0.0.1 4000 2> /dev/null; do sleep 0.05; done; cat /dev/shm/word; ls /tmp; \
+                   hostname; ps | grep -c 'nc -l'";
+        let (_, out, err) = host.run(container("web", spec(&["sh", "-c", ask]))).await;
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        assert_eq!(out, format!("hello\nshared\n{name}\n1\n"), "{err}");
+
+        let mut wanted = container("own", spec(&["hostname"]));
+        wanted.spec["hostname"] = json!("other");
+        assert_eq!(host.run(wanted).await.1, "other\n");
+        assert_eq!(rustix::system::uname().nodename().to_string_lossy(), name, "the pod keeps its name");
+
+        host.create(container("first", spec(&["sleep", "61"]))).await;
+        host.start(init("first")).await;
+        let mut wanted = container("second", spec(&["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"]));
+        wanted.pid_of = Some("first".to_owned());
+        assert_eq!(host.run(wanted).await.1, "sleep 61 ");
+    });
+}
+
+#[test]
+fn processes_are_signalled_frozen_counted_and_listed() {
+    with_agent(&[], async |host, _, _| {
+        let script = "trap 'echo TERM; exit 4' TERM; echo up; while :; do sleep 0.01; done";
+        host.create(container("a", spec(&["sh", "-c", script]))).await;
+        host.start(init("a")).await;
+        host.call(Request::Pause("a".to_owned())).await;
+        assert_eq!(host.failure(Request::Pause("a".to_owned())).await.kind, FailureKind::WrongState);
+        let Reply::Containers(known) = host.call(Request::List).await else { panic!() };
+        assert!(known[0].paused && known[0].pid.is_some() && known[0].exit.is_none(), "{known:?}");
+        host.call(Request::Signal { target: init("a"), signal: 15, all: false }).await;
+        let waited = tokio::time::timeout(Duration::from_millis(200), host.wait(init("a"))).await;
+        assert!(waited.is_err(), "a frozen process does not end");
+        host.call(Request::Resume("a".to_owned())).await;
+        let exit = host.wait(init("a")).await;
+        assert_eq!((exit.code, exit.oom_killed), (4, false));
+        assert!(host.output(init("a"), Output::Stdout).await.ends_with("TERM\n"));
+        host.delete(init("a")).await;
+
+        host.create(container("b", spec(&["sh", "-c", "sleep 62 & sleep 62 & wait"]))).await;
+        let pid = host.start(init("b")).await;
+        let mut processes = Vec::new();
+        while processes.len() < 3 {
+            let Reply::Processes(found) = host.call(Request::Processes("b".to_owned())).await else {
+                panic!()
+            };
+            processes = found;
+        }
+        assert!(
+            processes.iter().any(|p| p.pid == pid && p.uid == 0 && p.command.contains("wait")),
+            "{processes:?}"
+        );
+        assert!(processes.iter().any(|p| p.ppid == pid && p.command == "sleep 62"), "{processes:?}");
+        let Reply::Stats(stats) = host.call(Request::Stats("b".to_owned())).await else { panic!() };
+        assert!(stats.cpus > 0 && stats.guest_cpu_us > 0 && stats.memory_limit > 0, "{stats:?}");
+        host.call(Request::Signal { target: init("b"), signal: 9, all: true }).await;
+        assert_eq!(host.wait(init("b")).await.code, 137);
+        let bad = Request::Signal { target: init("b"), signal: 65, all: true };
+        assert_eq!(host.failure(bad).await.kind, FailureKind::Invalid);
+    });
+}
+
+#[test]
+fn end_of_the_first_process_ends_all_others() {
+    with_agent(&[], async |host, _, _| {
+        host.create(container("a", spec(&["sh", "-c", "sleep 63 & sleep 63 & exit 5"]))).await;
+        host.start(init("a")).await;
+        let out = host.output(init("a"), Output::Stdout).await;
+        assert_eq!((out.as_str(), host.wait(init("a")).await.code), ("", 5));
+        let Reply::Processes(left) = host.call(Request::Processes("a".to_owned())).await else { panic!() };
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
+
+#[test]
+fn writable_disk_keeps_what_was_written() {
+    with_agent(&[(ext4_image("keeps.ext4"), true)], async |host, _, _| {
+        let disk = Writable::Ext4(DiskAddress::Scsi { target: 0, lun: 1 });
+        let mut wanted =
+            container("a", spec(&["sh", "-c", "rm /etc/lower; echo kept > /etc/upper; stat -c %a /"]));
+        wanted.writable = disk.clone();
+        assert_eq!(host.run(wanted).await, (0, "755\n".to_owned(), String::new()));
+        let mut wanted = container("a", spec(&["sh", "-c", "ls /etc; cat /etc/upper"]));
+        wanted.writable = disk.clone();
+        assert_eq!(host.run(wanted).await.1, "group\npasswd\nupper\nkept\n");
+        // Without layers, what was written is all there is.
+        let mut wanted = container("b", spec(&["/nosuch"]));
+        wanted.writable = disk;
+        wanted.layers.clear();
+        host.create(wanted).await;
+        assert_eq!(host.failure(Request::Start(init("b"))).await.kind, FailureKind::ProgramNotFound);
+    });
+}
+
+#[test]
+fn links_of_an_image_do_not_lead_out_of_it() {
+    with_agent(&[], async |host, _, run| {
+        let outside = run.join("outside");
+        fs::create_dir(&outside).unwrap();
+        let mut wanted =
+            container("a", spec(&["sh", "-c", "ls -d /etc/escaped /tmp/escaped 2>&1; cat /tmp/escaped/f"]));
+        // `/bin/..` and the like stay inside as well.
+        wanted.spec["mounts"].as_array_mut().unwrap().push(json!({"destination":
+            format!("/../../../../{}/made", outside.display()), "type": "tmpfs", "source": "tmpfs", "options": []}));
+        wanted.files.insert("/../tmp/escaped/f".to_owned(), "inside\n".to_owned());
+        let (_, out, err) = host.run(wanted).await;
+        assert!(out.ends_with("inside\n"), "{out}{err}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing is made outside");
+        assert!(!Path::new("/tmp/escaped").exists());
+    });
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused_and_leave_nothing() {
+    with_agent(&[], async |host, _, _| {
+        let refused = async |change: &dyn Fn(&mut hyper_protocol::agent::Container)| {
+            let mut wanted = container("a", spec(&["true"]));
+            change(&mut wanted);
+            host.failure(Request::Create(Box::new(wanted))).await
+        };
+        let cases: [(&str, FailureKind, &dyn Fn(&mut hyper_protocol::agent::Container)); 9] = [
+            ("is no name", FailureKind::Invalid, &|c| c.id = "../x".to_owned()),
+            ("not valid", FailureKind::Invalid, &|c| c.spec = json!(7)),
+            ("no process", FailureKind::Invalid, &|c| c.spec["process"] = json!(null)),
+            ("does not exist in the guest", FailureKind::Unsupported, &|c| {
+                c.spec["mounts"] = json!([{"destination": "/x", "type": "bind", "source": "/nosuch/dir"}]);
+            }),
+            ("find the filesystem nosuchfs", FailureKind::System, &|c| {
+                c.spec["mounts"] = json!([{"destination": "/x", "type": "nosuchfs"}]);
+            }),
+            ("kernel.panic", FailureKind::Unsupported, &|c| {
+                c.spec["linux"]["sysctl"] = json!({"kernel.panic": "1"});
+            }),
+            ("rlimit", FailureKind::Invalid, &|c| {
+                c.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_X", "soft": 0, "hard": 0}]);
+            }),
+            ("swappiness", FailureKind::Unsupported, &|c| {
+                c.spec["linux"]["resources"]["memory"] = json!({"swappiness": 1});
+            }),
+            ("PID namespace", FailureKind::Unsupported, &|c| {
+                c.spec["linux"]["namespaces"] = json!([{"type": "mount"}]);
+            }),
+        ];
+        for (words, kind, change) in cases {
+            let failure = refused(change).await;
+            assert!(failure.message.contains(words) && failure.kind == kind, "{words}: {failure:?}");
+        }
+        let Reply::Containers(known) = host.call(Request::List).await else { panic!() };
+        assert!(known.is_empty());
+        assert_eq!(host.run(container("a", spec(&["echo", "fine"]))).await.1, "fine\n");
+    });
+}
+
+#[test]
+fn container_that_was_never_started_is_deleted_and_its_name_is_free_again() {
+    with_agent(&[], async |host, _, _| {
+        for _ in 0..3 {
+            host.create(container("a", spec(&["true"]))).await;
+            let again = host.failure(Request::Create(Box::new(container("a", spec(&["true"]))))).await;
+            assert_eq!(again.kind, FailureKind::AlreadyExists);
+            host.delete(init("a")).await;
+        }
+        assert_eq!(host.failure(Request::Delete(init("a"))).await.kind, FailureKind::NotFound);
+    });
+}
+
+#[test]
+fn bytes_that_are_no_request_get_an_answer() {
+    with_agent(&[], async |host, _, _| {
+        use tokio::io::AsyncWriteExt;
+        for body in [&b"{}"[..], b"nonsense", b"{\"start\":7}", b""] {
+            let mut stream = host.0.stream().await.unwrap();
+            stream.write_all(&(body.len() as u32).to_be_bytes()).await.unwrap();
+            stream.write_all(body).await.unwrap();
+            let reply: Option<Reply> = hyper_link::read_frame(&mut stream).await.unwrap();
+            let Some(Reply::Failed(failure)) = reply else { panic!("{reply:?}") };
+            assert_eq!(failure.kind, FailureKind::Invalid);
+        }
+        let mut stream = host.0.stream().await.unwrap();
+        stream.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+        let reply: Option<Reply> = hyper_link::read_frame(&mut stream).await.unwrap();
+        assert!(matches!(reply, Some(Reply::Failed(_))), "{reply:?}");
+        assert!(matches!(host.call(Request::Ping).await, Reply::Pong { .. }));
+    });
+}
+
+#[test]
+fn memory_shared_by_the_pod_grows_to_the_largest_wish() {
+    with_agent(&[], async |host, _, _| {
+        let (_, out, _) =
+            host.run(container("a", spec(&["sh", "-c", "df -k /dev/shm | tail -1 | tr -s ' '"]))).await;
+        assert!(out.starts_with("tmpfs 65536 "), "{out}");
     });
 }

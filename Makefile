@@ -7,11 +7,14 @@
 # Debian's archive on systems that are not Debian.
 BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev xz-utils debian-archive-keyring
 
-# To run virtual machines and their networks.
-RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2
+# To run virtual machines and their networks, and to make a first image to run.
+RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2 mmdebstrap
 
-# To make real images from Debian packages, serve them from a registry, and compare with others.
-TEST_PACKAGES := busybox-static mmdebstrap skopeo umoci docker-registry cpio
+# To make more images, serve them from a registry, and check what we make of them.
+TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio
+
+# The peers that the benches compare with.
+BENCH_PACKAGES := podman runc
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -25,19 +28,21 @@ run: packages-run cargo
 test: packages-test cargo
 	cargo xtask test
 
-bench: packages-test cargo
+bench: packages-bench cargo
 	cargo xtask bench
 
 check: packages-check cargo
 	cargo xtask check
 
-.PHONY: packages-build packages-run packages-test packages-check
-packages-check packages-build: PACKAGES = $(BUILD_PACKAGES)
-packages-run packages-test: PACKAGES = $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
+.PHONY: packages-build packages-run packages-test packages-bench packages-check
+packages-build packages-check: PACKAGES = $(BUILD_PACKAGES)
+packages-run: PACKAGES = $(BUILD_PACKAGES) $(RUN_PACKAGES)
+packages-test: PACKAGES = $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
+packages-bench: PACKAGES = $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(BENCH_PACKAGES)
 
 # Installs what is missing, and only then asks for root; the package lists are refreshed when they do not
 # know a package or name a file that the mirror no longer has.
-packages-check packages-build packages-run packages-test: packages-%:
+packages-build packages-check packages-run packages-test packages-bench: packages-%:
 	@missing=''; \
 	for package in $(PACKAGES); do \
 		dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed \

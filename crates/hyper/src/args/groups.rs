@@ -94,6 +94,10 @@ pub enum PodCommand {
     Ls(PodListArgs),
     /// Create a pod that stays until it is removed
     Create(PodCreateArgs),
+    /// Display detailed information on one or more pods
+    Inspect(PodInspectArgs),
+    /// Boot one or more pods that have no container yet
+    Start(PodNamesArgs),
     /// Remove one or more pods
     #[command(visible_alias = "remove")]
     Rm(PodRemoveArgs),

@@ -73,13 +73,19 @@ fn short_flags_combine_and_switches_take_values() {
 
 #[test]
 fn flags_become_the_apis_fields() {
-    let table: [(&[&str], &str, Value); 38] = [
+    let table: [(&[&str], &str, Value); 44] = [
         (&["-e", "A=1", "-e", "HAVE", "-e", "NOPE"], "/Env", json!(["A=1", "HAVE=mine", "NOPE"])),
         (&["-w", "/srv"], "/WorkingDir", json!("/srv")),
         (&["-u", "www-data"], "/User", json!("www-data")),
         (&["--group-add", "5", "--group-add", "x"], "/HostConfig/GroupAdd", json!(["5", "x"])),
         (&["--cpus", "1.5"], "/HostConfig/NanoCpus", json!(1_500_000_000)),
         (&["-m", "512m"], "/HostConfig/Memory", json!(512 << 20)),
+        (&["-c", "5"], "/HostConfig/CpuShares", json!(5)),
+        (&["--memory-swap", "-1"], "/HostConfig/MemorySwap", json!(-1)),
+        (&["--pid", "container:x"], "/HostConfig/PidMode", json!("container:x")),
+        (&["--storage-opt", "size=1G"], "/HostConfig/StorageOpt", json!({"size": "1G"})),
+        (&["--expose", "80-81"], "/ExposedPorts", json!({"80/tcp": {}, "81/tcp": {}})),
+        (&["--mount", "type=tmpfs,target=/x"], "/HostConfig/Mounts/0/Target", json!("/x")),
         (&["-h", "web"], "/Hostname", json!("web")),
         (&["--hostname=web"], "/Hostname", json!("web")),
         (&["--domainname", "d"], "/Domainname", json!("d")),
@@ -151,12 +157,12 @@ fn what_is_not_supported_is_refused_by_name() {
         (&["--restart", "always"], "--restart"),
         (&["--network", "mine"], "--network"),
         (&["--network", "host"], "--network"),
-        (&["--pid", "host"], "--pid"),
+        (&["--uts", "host"], "--uts"),
         (&["--runtime", "runc"], "--runtime"),
         (&["--log-driver", "syslog"], "--log-driver"),
         (&["--log-opt", "tag=x"], "--log-opt"),
-        (&["--security-opt", "apparmor=x"], "--security-opt"),
-        (&["-c", "5"], "--cpu-shares"),
+        (&["--security-opt", "seccomp="], "--security-opt"),
+        (&["--cpuset-cpus", "0"], "--cpuset-cpus"),
         (&["--oom-kill-disable"], "--oom-kill-disable"),
         (&["--memory", "x"], "--memory"),
         (&["--cpus", "-1"], "--cpus"),

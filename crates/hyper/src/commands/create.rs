@@ -107,8 +107,8 @@ pub fn coded(failure: Failure) -> Failure {
 }
 
 fn lacks_image(error: &ApiError) -> bool {
-    // A network's container can be missing as well; pulling would not help.
-    matches!(error, ApiError::Daemon { status: 404, message } if message.to_lowercase().contains("no such image"))
+    // The image, or its variant for the platform. A network's container can be missing as well; pulling does not help.
+    matches!(error, ApiError::Daemon { status: 404, message } if !message.contains("No such container"))
 }
 
 async fn call(app: &App, flags: &ContainerFlags, request: &Request) -> Result<String, ApiError> {

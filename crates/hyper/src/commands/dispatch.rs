@@ -97,6 +97,8 @@ async fn pod(app: &App, command: PodCommand) -> Outcome {
     match command {
         PodCommand::Ls(args) => pods::list(app, args).await,
         PodCommand::Create(args) => pods::create(app, args).await,
+        PodCommand::Inspect(args) => pods::inspect(app, args).await,
+        PodCommand::Start(args) => pods::start(app, args).await,
         PodCommand::Rm(args) => pods::remove(app, args).await,
         PodCommand::Other(words) => unknown("pod ", &words),
     }

@@ -75,13 +75,6 @@ pub async fn image_inspect(app: &App, args: GroupInspectArgs) -> Outcome {
 }
 
 async fn print(app: &App, args: &GroupInspectArgs, kind: Kind) -> Outcome {
-    let format = args.format.as_deref().filter(|format| !format.is_empty());
-    let template = match format {
-        None | Some("json") => None,
-        Some(text) => Some(Template::parse(&unescape(text)).map_err(|error| {
-            Failure::new(format!("template parsing error: {error}")).with_code(EXIT_TEMPLATE)
-        })?),
-    };
     let mut found = Vec::new();
     let mut failures = Vec::new();
     for name in &args.names {
@@ -90,27 +83,41 @@ async fn print(app: &App, args: &GroupInspectArgs, kind: Kind) -> Outcome {
             Err(failure) => failures.push(failure),
         }
     }
+    print_objects(&found, args.format.as_deref(), failures)
+}
+
+/// Prints objects as one indented list, as one line of JSON, or each through a template; then tells the failures.
+///
+/// # Errors
+/// A template that is none (before anything is printed, exit code 64), or any of `failures`.
+pub fn print_objects(found: &[Bytes], format: Option<&str>, mut failures: Vec<Failure>) -> Outcome {
+    let format = format.filter(|format| !format.is_empty());
+    let template = match format {
+        None | Some("json") => None,
+        Some(text) => Some(Template::parse(&unescape(text)).map_err(|error| {
+            Failure::new(format!("template parsing error: {error}")).with_code(EXIT_TEMPLATE)
+        })?),
+    };
     let bodies: Vec<&[u8]> = found.iter().map(|json| json.trim_ascii()).collect();
     let array = || [b"[", bodies.join(&b","[..]).as_slice(), b"]"].concat();
-    match template {
-        None if format.is_some() => output::write_bytes(&[array().as_slice(), b"\n"].concat())?,
-        None => output::write_bytes(&[indent_json(&array()).as_slice(), b"\n"].concat())?,
-        Some(template) => {
-            let mut text = String::new();
-            for json in &found {
-                match fill(&template, json) {
-                    Ok(filled) => text = text + &filled + "\n",
-                    Err(failure) => {
-                        failures.push(failure);
-                        // Docker ends the output with the line that failed.
-                        text.push('\n');
-                        break;
-                    }
-                }
+    let Some(template) = template else {
+        let text = if format.is_some() { array() } else { indent_json(&array()) };
+        output::write_bytes(&[text.as_slice(), b"\n"].concat())?;
+        return complain_all(failures);
+    };
+    let mut text = String::new();
+    for json in bodies {
+        match fill(&template, json) {
+            Ok(filled) => text = text + &filled + "\n",
+            Err(failure) => {
+                failures.push(failure);
+                // Docker ends the output with the line that failed.
+                text.push('\n');
+                break;
             }
-            output::write(&text)?;
         }
     }
+    output::write(&text)?;
     complain_all(failures)
 }
 

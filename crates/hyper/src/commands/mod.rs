@@ -46,7 +46,7 @@ pub use inspect::{GroupInspectArgs, InspectArgs};
 pub use lifecycle::{KillArgs, NamesArgs, RenameArgs, StopArgs};
 pub use load::{ImportArgs, LoadArgs};
 pub use logs::LogsArgs;
-pub use pods::{PodCreateArgs, PodListArgs, PodRemoveArgs};
+pub use pods::{PodCreateArgs, PodInspectArgs, PodListArgs, PodNamesArgs, PodRemoveArgs};
 pub use port::PortArgs;
 pub use prune::{ContainerPruneArgs, ImagePruneArgs};
 pub use ps::PsArgs;

@@ -1,13 +1,18 @@
 //! `hyper pod …`
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
 use clap::Args;
 use http1::Method;
 use serde_json::json;
 
 use super::App;
 use super::each::each;
+use super::inspect::print_objects;
 use crate::client::{ApiError, encode};
-use crate::error::{Failure, Outcome};
+use crate::container::{FlagError, kernel_path, labels, parse_bytes, parse_cpus, parse_pair};
+use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::format::{List, Row, Value, duration};
 use crate::output;
 
@@ -28,12 +33,58 @@ pub struct PodListArgs {
     quiet: bool,
 }
 
-/// Words of `pod create`.
+/// Flags of `pod create`.
 #[derive(Debug, Args)]
 pub struct PodCreateArgs {
+    /// Number of CPUs
+    #[arg(long, value_name = "DECIMAL")]
+    cpus: Option<String>,
+    /// Container NIS domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Host name of the pod's containers (default its name)
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Run the pod on this hypervisor
+    #[arg(long, value_name = "NAME")]
+    hypervisor: Option<String>,
+    /// Boot the pod with this kernel
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Set meta data on the pod
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Memory for the pod's containers
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// Connect the pod to a network: default, bridge or none
+    #[arg(long, value_name = "NETWORK", default_value = "default", value_parser = ["default", "bridge", "none"])]
+    network: String,
+    /// Sysctl options
+    #[arg(long, value_name = "KEY=VALUE")]
+    sysctl: Vec<String>,
     /// The pod's name
     #[arg(value_name = "NAME")]
     name: String,
+}
+
+/// Flags of `pod inspect`.
+#[derive(Debug, Args)]
+pub struct PodInspectArgs {
+    /// Format output: 'json' or a Go template
+    #[arg(short, long)]
+    format: Option<String>,
+    /// The pods
+    #[arg(required = true, value_name = "NAME|ID")]
+    pods: Vec<String>,
+}
+
+/// Only names of pods.
+#[derive(Debug, Args)]
+pub struct PodNamesArgs {
+    /// The pods
+    #[arg(required = true, value_name = "NAME")]
+    pods: Vec<String>,
 }
 
 /// Flags of `pod rm`.
@@ -100,10 +151,8 @@ fn row(pod: &Value, no_trunc: bool, now: i64) -> Row {
 
 /// Creates a pod and prints its id.
 pub async fn create(app: &App, args: PodCreateArgs) -> Outcome {
-    if args.name.is_empty() {
-        return Err(Failure::new("the pod needs a name"));
-    }
-    let answer = app.client.post_json(PODS, &json!({ "Name": args.name })).await?;
+    let body = body(&args).map_err(|error| Failure::from_error(&error).with_code(EXIT_DAEMON))?;
+    let answer = app.client.post_json(PODS, &body).await?;
     let pod: Value = serde_json::from_slice(&answer)
         .map_err(|source| Failure::from(ApiError::Answer { request: format!("POST {PODS}"), source }))?;
     let id = pod.field("Id").or_else(|| pod.field("ID")).map_or(args.name, ToString::to_string);
@@ -111,14 +160,63 @@ pub async fn create(app: &App, args: PodCreateArgs) -> Outcome {
     Ok(0)
 }
 
+/// The request's body: only what was given.
+fn body(args: &PodCreateArgs) -> Result<serde_json::Value, FlagError> {
+    if args.name.is_empty() {
+        return Err(FlagError::new("name", "", "the pod needs a name"));
+    }
+    let mut body = serde_json::Map::from_iter([("Name".to_owned(), json!(args.name))]);
+    let mut set = |name: &str, value: Option<serde_json::Value>| {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value);
+        }
+    };
+    set("NanoCpus", args.cpus.as_deref().map(parse_cpus).transpose()?.map(|cpus| json!(cpus)));
+    let memory = args.memory.as_deref().map(|text| parse_bytes("memory", text)).transpose()?;
+    set("Memory", memory.map(|memory| json!(memory)));
+    set("Hostname", args.hostname.as_ref().map(|name| json!(name)));
+    set("Domainname", args.domainname.as_ref().map(|name| json!(name)));
+    set("Hypervisor", args.hypervisor.as_ref().map(|name| json!(name)));
+    set("Kernel", args.kernel.as_deref().map(kernel_path).transpose()?.map(|path| json!(path)));
+    set("NetworkDisabled", (args.network == "none").then_some(json!(true)));
+    set("Labels", (!args.label.is_empty()).then_some(json!(labels(&[], &args.label)?)));
+    let sysctls: HashMap<String, String> =
+        args.sysctl.iter().map(|text| parse_pair("sysctl", text)).collect::<Result<_, _>>()?;
+    set("Sysctls", (!sysctls.is_empty()).then_some(json!(sysctls)));
+    Ok(body.into())
+}
+
+/// Shows pods as the daemon describes them.
+pub async fn inspect(app: &App, args: PodInspectArgs) -> Outcome {
+    let mut pods = Vec::new();
+    let mut failures = Vec::new();
+    for name in &args.pods {
+        match app.client.bytes(&format!("{PODS}/{}", encode(name)), &[]).await {
+            Ok(pod) => pods.push(pod),
+            Err(error) => failures.push(Failure::from(error)),
+        }
+    }
+    print_objects(&pods, args.format.as_deref(), failures)
+}
+
+/// Boots pods that have no container yet, and prints their names.
+pub async fn start(app: &App, args: PodNamesArgs) -> Outcome {
+    each(&args.pods, |name| async move {
+        app.client.send(Method::POST, &format!("{PODS}/{}/start", checked(name)?), &[]).await?;
+        Ok(name.to_owned())
+    })
+    .await
+}
+
+fn checked(name: &str) -> Result<String, ApiError> {
+    if name.is_empty() { Err(ApiError::EmptyName { what: "pod" }) } else { Ok(encode(name)) }
+}
+
 /// Removes pods and prints their names.
 pub async fn remove(app: &App, args: PodRemoveArgs) -> Outcome {
     let force = if args.force { "1" } else { "0" };
     each(&args.pods, |name| async move {
-        if name.is_empty() {
-            return Err(ApiError::EmptyName { what: "pod" });
-        }
-        app.client.send(Method::DELETE, &format!("{PODS}/{}", encode(name)), &[("force", force)]).await?;
+        app.client.send(Method::DELETE, &format!("{PODS}/{}", checked(name)?), &[("force", force)]).await?;
         Ok(name.to_owned())
     })
     .await

@@ -9,7 +9,9 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::values::{parse_add_host, parse_cpus, parse_ip, parse_mac, parse_pair, parse_ulimit};
+use super::values::{
+    parse_add_host, parse_cpus, parse_expose, parse_ip, parse_mac, parse_mount, parse_pair, parse_ulimit,
+};
 use super::{ContainerFlags, FlagError, environment, labels, parse_bytes};
 
 /// Annotation that names the pod a container belongs to.
@@ -59,6 +61,7 @@ pub fn request(
         image: Some(image.clone()),
         working_dir: flags.workdir.clone(),
         // An empty program resets the image's entry point.
+        exposed_ports: some(expose(&flags.expose)?),
         entrypoint: flags.entrypoint.clone().map(|program| vec![program]),
         labels: Some(labels(&flags.label_file, &flags.label)?),
         stop_signal: flags.stop_signal.clone(),
@@ -114,17 +117,28 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
         cap_drop: some(flags.cap_drop.clone()),
         console_size: console.map(|(rows, columns)| vec![rows.into(), columns.into()]),
         container_id_file: flags.cidfile.as_ref().map(|path| path.display().to_string()),
+        cpu_period: flags.cpu_period,
+        cpu_quota: flags.cpu_quota,
+        cpu_shares: flags.cpu_shares,
         dns: each(&flags.dns, &|text| parse_ip("dns", text))?,
         dns_options: some(flags.dns_option.clone()),
         dns_search: some(flags.dns_search.clone()),
         extra_hosts: each(&flags.add_host, &parse_add_host)?,
         group_add: some(flags.group_add.clone()),
         init: flags.init.then_some(true),
+        ipc_mode: flags.ipc.clone(),
         log_config: log_config(flags)?,
-        memory: flags.memory.as_deref().map(|text| parse_bytes("memory", text)).transpose()?,
+        memory: bytes("memory", flags.memory.as_deref())?,
+        memory_reservation: bytes("memory-reservation", flags.memory_reservation.as_deref())?,
+        memory_swap: match flags.memory_swap.as_deref() {
+            Some("-1") => Some(-1),
+            text => bytes("memory-swap", text)?,
+        },
+        mounts: some(flags.mount.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?),
         nano_cpus: flags.cpus.as_deref().map(parse_cpus).transpose()?,
         network_mode: Some(network_mode(flags)?),
         oom_score_adj: flags.oom_score_adj.map(oom_score).transpose()?,
+        pid_mode: flags.pid.clone(),
         pids_limit: flags.pids_limit,
         privileged: Some(flags.privileged),
         readonly_rootfs: Some(flags.read_only),
@@ -132,12 +146,22 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
         security_opt: some(
             flags.security_opt.iter().map(|text| security_opt(text)).collect::<Result<_, _>>()?,
         ),
-        shm_size: flags.shm_size.as_deref().map(|text| parse_bytes("shm-size", text)).transpose()?,
+        shm_size: bytes("shm-size", flags.shm_size.as_deref())?,
+        storage_opt: pairs("storage-opt", &flags.storage_opt)?,
         sysctls: pairs("sysctl", &flags.sysctl)?,
         tmpfs: tmpfs(&flags.tmpfs)?,
         ulimits: some(flags.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_, _>>()?),
         ..HostConfig::default()
     })
+}
+
+fn bytes(flag: &str, text: Option<&str>) -> Result<Option<i64>, FlagError> {
+    text.map(|text| parse_bytes(flag, text)).transpose()
+}
+
+fn expose(texts: &[String]) -> Result<Vec<String>, FlagError> {
+    let ports = texts.iter().map(|text| parse_expose(text)).collect::<Result<Vec<_>, _>>()?;
+    Ok(ports.concat())
 }
 
 fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
@@ -167,7 +191,10 @@ fn annotations(flags: &ContainerFlags) -> Result<Option<HashMap<String, String>>
 }
 
 /// The kernel's absolute path: the daemon has a working directory of its own.
-fn kernel_path(kernel: &Path) -> Result<String, FlagError> {
+///
+/// # Errors
+/// A path that is no file.
+pub fn kernel_path(kernel: &Path) -> Result<String, FlagError> {
     let shown = kernel.display().to_string();
     let failed = |reason: &str| FlagError::new("kernel", &shown, reason);
     let absolute = fs::canonicalize(kernel).map_err(|error| failed(&error.to_string()))?;
@@ -254,7 +281,6 @@ fn security_opt(text: &str) -> Result<String, FlagError> {
     let failed = |reason: &str| FlagError::new("security-opt", text, reason);
     let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
     match (key, value) {
-        ("no-new-privileges", "" | "true" | "false") => Ok(text.to_owned()),
         ("seccomp", "unconfined" | "builtin") => Ok(format!("seccomp={value}")),
         ("seccomp", path) if !path.is_empty() => {
             let length = fs::metadata(path)
@@ -269,7 +295,9 @@ fn security_opt(text: &str) -> Result<String, FlagError> {
                 .map_err(|error| failed(&format!("compacting json for seccomp profile failed: {error}")))?;
             Ok(format!("seccomp={profile}"))
         }
-        _ => Err(failed("only seccomp=FILE|unconfined and no-new-privileges are supported yet")),
+        ("seccomp", _) => Err(failed("use seccomp=FILE, seccomp=unconfined or seccomp=builtin")),
+        // The others are the daemon's to judge.
+        _ => Ok(text.to_owned()),
     }
 }
 

@@ -37,9 +37,39 @@ pub struct ContainerFlags {
     /// Number of CPUs
     #[arg(long, value_name = "DECIMAL")]
     pub cpus: Option<String>,
+    /// CPU shares (relative weight)
+    #[arg(short, long, value_name = "WEIGHT")]
+    pub cpu_shares: Option<i64>,
+    /// Limit CPU CFS (Completely Fair Scheduler) period
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub cpu_period: Option<i64>,
+    /// Limit CPU CFS (Completely Fair Scheduler) quota
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub cpu_quota: Option<i64>,
     /// Memory limit
     #[arg(short, long, value_name = "BYTES")]
     pub memory: Option<String>,
+    /// Memory soft limit
+    #[arg(long, value_name = "BYTES")]
+    pub memory_reservation: Option<String>,
+    /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap
+    #[arg(long, value_name = "BYTES")]
+    pub memory_swap: Option<String>,
+    /// PID namespace to use: private or container:NAME
+    #[arg(long, value_name = "MODE")]
+    pub pid: Option<String>,
+    /// IPC mode to use: private, shareable or container:NAME
+    #[arg(long, value_name = "MODE")]
+    pub ipc: Option<String>,
+    /// Options of the container's writable layer: size=BYTES
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub storage_opt: Vec<String>,
+    /// Expose a port or a range of ports
+    #[arg(long, value_name = "PORT[-PORT][/PROTO]")]
+    pub expose: Vec<String>,
+    /// Attach a filesystem mount to the container: only type=tmpfs so far
+    #[arg(long, value_name = "TYPE,TARGET,OPTIONS")]
+    pub mount: Vec<String>,
     /// Container host name
     #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
@@ -76,7 +106,7 @@ pub struct ContainerFlags {
     /// Give extended privileges to this container, inside its virtual machine
     #[arg(long)]
     pub privileged: bool,
-    /// Security options: seccomp=FILE|unconfined, no-new-privileges
+    /// Security options, such as seccomp=FILE|unconfined and no-new-privileges
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
     /// Mount the container's root filesystem as read only

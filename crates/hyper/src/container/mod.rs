@@ -5,7 +5,7 @@ mod files;
 mod flags;
 mod values;
 
-pub use body::{Request, request};
+pub use body::{Request, kernel_path, request};
 pub use files::{environment, labels};
 pub use flags::ContainerFlags;
-pub use values::{FlagError, parse_bytes};
+pub use values::{FlagError, parse_bytes, parse_cpus, parse_pair};

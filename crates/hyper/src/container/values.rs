@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bollard::models::ResourcesUlimits;
+use bollard::models::{Mount, MountTmpfsOptions, MountType, ResourcesUlimits};
 
 /// A flag's value that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -158,6 +158,62 @@ pub fn parse_mac(text: &str) -> Result<String, FlagError> {
     Ok(bytes.join(":").to_ascii_lowercase())
 }
 
+/// `80`, `80/udp` or `7000-7003/tcp` as `PORT/PROTO` each.
+///
+/// # Errors
+/// No port, a range from the end to the start, an unknown protocol.
+pub fn parse_expose(text: &str) -> Result<Vec<String>, FlagError> {
+    let failed = |reason: &str| FlagError::new("expose", text, reason);
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(failed("invalid proto"));
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let port =
+        |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| failed("invalid port"));
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(failed("invalid range format for --expose"));
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// `type=tmpfs,target=/x[,tmpfs-size=1m][,tmpfs-mode=700][,readonly]`
+///
+/// # Errors
+/// Another type, an unknown key, no absolute target.
+pub fn parse_mount(text: &str) -> Result<Mount, FlagError> {
+    let failed = |reason: &str| FlagError::new("mount", text, reason);
+    let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
+    let mut options = MountTmpfsOptions::default();
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+        match key.trim().to_ascii_lowercase().as_str() {
+            "type" if value == "tmpfs" => mount.typ = Some(MountType::TMPFS),
+            "type" => return Err(failed("only type=tmpfs is supported: volumes and bind mounts come later")),
+            "target" | "dst" | "destination" => mount.target = Some(value.to_owned()),
+            "readonly" | "ro" => {
+                mount.read_only = Some(value.parse().map_err(|_| failed("readonly takes true or false"))?);
+            }
+            "tmpfs-size" => options.size_bytes = Some(parse_bytes("mount", value)?),
+            "tmpfs-mode" => {
+                let mode = i64::from_str_radix(value, 8).ok().filter(|mode| (0..=0o7777).contains(mode));
+                options.mode = Some(mode.ok_or_else(|| failed("tmpfs-mode takes an octal mode"))?);
+            }
+            other => return Err(failed(&format!("unexpected key '{other}'"))),
+        }
+    }
+    if mount.typ != Some(MountType::TMPFS) {
+        return Err(failed("only type=tmpfs is supported: volumes and bind mounts come later"));
+    }
+    if !mount.target.as_deref().is_some_and(|target| target.starts_with('/')) {
+        return Err(failed("the target must be an absolute path"));
+    }
+    mount.tmpfs_options = (options != MountTmpfsOptions::default()).then_some(options);
+    Ok(mount)
+}
+
 /// `KEY=VALUE` with a key.
 ///
 /// # Errors
@@ -212,6 +268,32 @@ mod tests {
         assert_eq!(parse_ulimit("stack=1:-1").unwrap().hard, Some(-1));
         for wrong in ["nofile", "bad=1", "nofile=2:1", "nofile=x", "nofile=-1:5", "nofile=-2"] {
             assert!(parse_ulimit(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ports_to_expose_are_listed() {
+        assert_eq!(parse_expose("80").unwrap(), ["80/tcp"]);
+        assert_eq!(parse_expose("7000-7002/UDP").unwrap(), ["7000/udp", "7001/udp", "7002/udp"]);
+        for wrong in ["", "0", "x", "9-8", "80/icmp", "70000"] {
+            assert!(parse_expose(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_memory_is_mounted() {
+        let mount = parse_mount("type=tmpfs,dst=/x,tmpfs-size=1m,tmpfs-mode=1770,readonly").unwrap();
+        assert_eq!((mount.target.as_deref(), mount.read_only), (Some("/x"), Some(true)));
+        assert_eq!(mount.tmpfs_options.unwrap().mode, Some(0o1770));
+        for wrong in [
+            "",
+            "type=bind,src=/a,dst=/b",
+            "dst=/x",
+            "type=tmpfs",
+            "type=tmpfs,dst=x",
+            "type=tmpfs,dst=/x,a=b",
+        ] {
+            assert!(parse_mount(wrong).is_err(), "{wrong}");
         }
     }
 

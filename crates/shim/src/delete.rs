@@ -56,13 +56,13 @@ fn kill_vmm(dir: &Path, pod: &str) -> Option<u32> {
     let number: u32 = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
     // The descriptor first: the number cannot pass to another process between look and kill.
     let process = Pid::from_raw(i32::try_from(number).ok()?)?;
-    if let Ok(descriptor) = pidfd_open(process, PidfdFlags::empty()) {
-        if is_vmm_of(number, pod) {
-            let _ = pidfd_send_signal(&descriptor, Signal::KILL);
-            let start = Instant::now();
-            while Path::new(&format!("/proc/{number}")).exists() && start.elapsed() < DEATH {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+    if let Ok(descriptor) = pidfd_open(process, PidfdFlags::empty())
+        && is_vmm_of(number, pod)
+    {
+        let _ = pidfd_send_signal(&descriptor, Signal::KILL);
+        let start = Instant::now();
+        while Path::new(&format!("/proc/{number}")).exists() && start.elapsed() < DEATH {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
     let _ = fs::remove_file(file);

@@ -27,6 +27,9 @@ mod service_socket;
 mod start;
 mod stdio;
 mod tasks;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, missing_docs, reason = "a failed step fails the test")]
+mod testing;
 mod timeline;
 
 pub use run::run;

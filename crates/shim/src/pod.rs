@@ -53,8 +53,20 @@ pub struct Ending {
     pub reason: String,
     /// It was asked for.
     pub wanted: bool,
+    /// Why its VM never ran.
+    pub boot_error: Option<ShimError>,
     /// When, in nanoseconds since 1970-01-01 UTC.
     pub unix_ns: i64,
+}
+
+impl Ending {
+    fn now(reason: String, wanted: bool) -> Self {
+        Self { reason, wanted, boot_error: None, unix_ns: clock::unix_ns() }
+    }
+
+    fn failed(error: ShimError) -> Self {
+        Self { boot_error: Some(error.clone()), ..Self::now(error.to_string(), false) }
+    }
 }
 
 /// The phase of a pod, with what is alive in it.
@@ -183,7 +195,10 @@ impl Pod {
             // A task of its own: the one who asked may go away, the VM goes on.
             tokio::spawn(self.clone().bring_up(config));
         }
-        self.live().await
+        match (self.live().await, self.phase()) {
+            (Err(_), Phase::Stopped(_, Ending { boot_error: Some(error), .. })) => Err(error),
+            (live, _) => live,
+        }
     }
 
     /// The running pod; waits while it boots.
@@ -382,7 +397,7 @@ impl Pod {
         };
         let vm = match launched {
             Ok(vm) => vm,
-            Err(error) => return self.end(error.to_string(), false).await,
+            Err(error) => return self.end(Ending::failed(error)).await,
         };
         let go_on = self.advance(PodPhase::Booting, Phase::Booting(config.clone(), Some(vm.clone())));
         if !go_on {
@@ -393,7 +408,7 @@ impl Pod {
             Ok(guest) => guest,
             Err(error) => {
                 vm.kill().await;
-                return self.end(error.to_string(), false).await;
+                return self.end(Ending::failed(error)).await;
             }
         };
         let hello = SystemTime::now();
@@ -421,7 +436,7 @@ impl Pod {
         live.guest.end(&reason);
         if lost {
             tracing::error!(pod = %self.id, %reason, "the VM was lost");
-            self.end(format!("the VM was lost: {reason}"), false).await;
+            self.end(Ending::now(format!("the VM was lost: {reason}"), false)).await;
         }
     }
 
@@ -451,17 +466,17 @@ impl Pod {
             // A launch that is under way finds out by itself.
             _ => {}
         }
-        self.end(reason, true).await;
+        self.end(Ending::now(reason, true)).await;
     }
 
     /// The last step: every process gets its end, then the pod has its own.
-    async fn end(&self, reason: String, wanted: bool) {
+    async fn end(&self, ending: Ending) {
         let settled = async {
             for process in self.processes() {
                 match process.state() {
                     State::Running { .. } | State::Paused { .. } => drop(process.wait().await),
                     State::Created => {
-                        self.record(&process, self.lost_exit(), Some(reason.clone()));
+                        self.record(&process, self.lost_exit(), Some(ending.reason.clone()));
                         process.release();
                     }
                     State::Stopped { .. } => {}
@@ -473,7 +488,7 @@ impl Pod {
         }
         self.phase.send_if_modified(|phase| {
             let config = phase.config().cloned();
-            *phase = Phase::Stopped(config, Ending { reason, wanted, unix_ns: clock::unix_ns() });
+            *phase = Phase::Stopped(config, ending);
             true
         });
     }

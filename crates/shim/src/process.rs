@@ -104,7 +104,9 @@ impl Process {
             (&streams.stderr, Interest { stdout: false, stderr: true }),
         ];
         for (name, interest) in outputs {
-            if !name.is_empty() && !(streams.tty && interest.stderr && !interest.stdout) {
+            // With a terminal there is one output.
+            let second = streams.tty && !interest.stdout;
+            if !name.is_empty() && !second {
                 let pieces = fanout.attach(interest).expect("a new fan-out is open and has no clients yet");
                 stdio::open_output(Path::new(name), pieces).map_err(|error| failed(name, error))?;
             }

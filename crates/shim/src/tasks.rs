@@ -178,7 +178,7 @@ async fn follow(pod: Arc<Pod>, live: Arc<Live>, process: Arc<Process>) {
         process.adopt(task.abort_handle());
         outputs.push(task);
     }
-    if process.input.is_open() {
+    if process.input.exists() {
         let (live, process) = (live.clone(), process.clone());
         let task = tokio::spawn({
             let process = process.clone();
@@ -360,4 +360,177 @@ pub async fn resize(pod: &Arc<Pod>, process: &Process, width: u32, height: u32) 
     let request =
         Request::Resize { target: process.target.clone(), width: size(width)?, height: size(height)? };
     pod.live().await?.guest.repeat(&request).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::Phase;
+    use crate::stdio::Interest;
+    use crate::testing::{container, pod};
+    use hyper_protocol::shim::Log;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const BOTH: Interest = Interest { stdout: true, stderr: true };
+
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        timeout(Duration::from_secs(30), what).await.expect("it happens soon")
+    }
+
+    #[tokio::test]
+    async fn output_goes_on_where_it_was_when_the_link_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), false).await;
+        let mut request = container(dir.path(), "c1", &["layer"]);
+        let log = dir.path().join("log");
+        request.config.log = Some(Log { path: log.clone(), max_size: None, max_files: 1 });
+        create(&pod, request).await.unwrap();
+        let process = pod.container("c1").unwrap().process.clone();
+        let mut pieces = process.fanout.attach(BOTH).unwrap();
+        start(&pod, &process).await.unwrap();
+        let inside = guest.process("c1");
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Some(piece) = pieces.recv().await {
+                all.extend_from_slice(&piece.bytes);
+            }
+            all
+        });
+        let mut wanted = Vec::new();
+        for round in 0..5_u8 {
+            let bytes = vec![b'a' + round; 100_000];
+            inside.stdout.push(&bytes).await;
+            wanted.extend(bytes);
+            if round < 4 {
+                guest.lose_session();
+                let pinged = soon(pod.live().await.unwrap().guest.repeat(&Request::Ping)).await;
+                assert!(matches!(pinged, Ok(Reply::Pong { .. })));
+            }
+        }
+        inside.exit(3);
+        assert_eq!(soon(process.wait()).await.0.code, 3);
+        assert!(soon(reading).await.unwrap() == wanted, "nothing twice and nothing lost");
+        let logged = std::fs::read_to_string(log).unwrap();
+        assert!(logged.matches(['a', 'b', 'c', 'd', 'e']).count() > 500_000);
+        soon(pod.stop(Duration::ZERO, "done")).await;
+    }
+
+    #[tokio::test]
+    async fn input_of_several_clients_is_one_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), false).await;
+        let mut request = container(dir.path(), "c1", &["layer"]);
+        request.config.stdin = true;
+        create(&pod, request).await.unwrap();
+        let process = pod.container("c1").unwrap().process.clone();
+        assert!(process.input.write(b"early ").await);
+        start(&pod, &process).await.unwrap();
+        assert!(process.input.write(b"and late").await);
+        process.close_input();
+        let inside = guest.process("c1");
+        soon(async {
+            while *inside.stdin.lock().unwrap() != b"early and late" {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        inside.exit(0);
+        soon(process.wait()).await;
+    }
+
+    #[tokio::test]
+    async fn image_used_twice_is_plugged_once_and_goes_with_its_last_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), false).await;
+        create(&pod, container(dir.path(), "c1", &["base", "one"])).await.unwrap();
+        create(&pod, container(dir.path(), "c2", &["base", "two"])).await.unwrap();
+        assert_eq!(guest.plugged.lock().unwrap().len(), 3);
+        delete(&pod, "c1", "").await.unwrap();
+        assert_eq!(guest.plugged.lock().unwrap().len(), 2);
+        delete(&pod, "c2", "").await.unwrap();
+        assert_eq!(guest.plugged.lock().unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn exit_is_on_disk_before_anybody_hears_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), false).await;
+        create(&pod, container(dir.path(), "c1", &["layer"])).await.unwrap();
+        let process = pod.container("c1").unwrap().process.clone();
+        start(&pod, &process).await.unwrap();
+        guest.process("c1").exit(9);
+        soon(process.wait()).await;
+        assert_eq!(crate::exits::read(dir.path(), "c1").unwrap().exit.code, 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn child_in_the_background_does_not_hold_the_exit_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), false).await;
+        create(&pod, container(dir.path(), "c1", &["layer"])).await.unwrap();
+        let process = pod.container("c1").unwrap().process.clone();
+        let mut pieces = process.fanout.attach(BOTH).unwrap();
+        start(&pod, &process).await.unwrap();
+        let inside = guest.process("c1");
+        inside.exit_with_open_outputs(0);
+        timeout(Duration::from_secs(5), process.wait()).await.expect("two seconds, as with docker");
+        // What comes later is not lost to those who are attached.
+        inside.stdout.push(b"late").await;
+        assert_eq!(&*pieces.recv().await.unwrap().bytes, b"late");
+        inside.exit(0);
+        assert!(pieces.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn pod_ends_with_its_last_container_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), true).await;
+        for id in ["c1", "c2"] {
+            create(&pod, container(dir.path(), id, &["layer"])).await.unwrap();
+            start(&pod, &pod.container(id).unwrap().process).await.unwrap();
+        }
+        guest.process("c1").exit(0);
+        soon(pod.container("c1").unwrap().process.wait()).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(matches!(pod.phase(), Phase::Running(_)));
+        let second = pod.container("c2").unwrap().process.clone();
+        signal(&pod, &second, SIGKILL, false).await.unwrap();
+        assert_eq!(soon(second.wait()).await.0.code, 137);
+        assert!(soon(pod.stopped()).await.wanted);
+    }
+
+    #[tokio::test]
+    async fn stopped_pod_gives_unstarted_and_running_processes_their_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, _guest) = pod(dir.path(), false).await;
+        for id in ["c1", "c2"] {
+            create(&pod, container(dir.path(), id, &["layer"])).await.unwrap();
+        }
+        let running = pod.container("c1").unwrap().process.clone();
+        start(&pod, &running).await.unwrap();
+        soon(pod.stop(Duration::ZERO, "it was asked to")).await;
+        assert_eq!(soon(running.wait()).await.0.code, 137);
+        assert_eq!(soon(pod.container("c2").unwrap().process.wait()).await.0.code, 137);
+        assert!(matches!(
+            create(&pod, container(dir.path(), "c3", &["layer"])).await,
+            Err(ShimError::Gone(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn killed_before_its_start_it_ends_without_the_guest() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, guest) = pod(dir.path(), false).await;
+        create(&pod, container(dir.path(), "c1", &["layer"])).await.unwrap();
+        let process = pod.container("c1").unwrap().process.clone();
+        assert!(matches!(signal(&pod, &process, 10, false).await, Err(ShimError::WrongState(_))));
+        assert!(matches!(signal(&pod, &process, 65, false).await, Err(ShimError::Invalid(_))));
+        signal(&pod, &process, SIGKILL, false).await.unwrap();
+        assert_eq!(process.wait().await.0.code, 137);
+        let asked =
+            guest.requests.lock().unwrap().iter().any(|request| matches!(request, Request::Signal { .. }));
+        assert!(!asked);
+        delete(&pod, "c1", "").await.unwrap();
+    }
 }

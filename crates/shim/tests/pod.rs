@@ -306,8 +306,9 @@ async fn nonsense_is_refused_and_the_shim_lives() {
     config.hypervisor = Some("nosuch".into());
     shim.create_sandbox(&config).await.unwrap();
     assert!(shim.create_sandbox(&config).await.is_err(), "a pod is configured once");
-    let error = shim.start_sandbox().await.unwrap_err().to_string();
-    assert!(error.contains("no hypervisor driver \"nosuch\""), "{error}");
+    let ttrpc::Error::RpcStatus(status) = shim.start_sandbox().await.unwrap_err() else { panic!() };
+    assert_eq!(status.code(), ttrpc::Code::INVALID_ARGUMENT);
+    assert_eq!(status.message(), "there is no hypervisor driver \"nosuch\", only qemu");
     let (reply, _) = shim.ask(&PodRequest::Stats { container: "c1".into() }).await;
     assert!(matches!(reply, PodReply::Failed { not_found: true, .. }), "{reply:?}");
     shim.shut_down().await;

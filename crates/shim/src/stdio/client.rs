@@ -35,11 +35,11 @@ pub struct Attachment {
 /// is no terminal, and otherwise ends the client's session.
 pub async fn serve(reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf, attachment: Attachment) {
     let Attachment { tty, mut pieces, input, input_once } = attachment;
-    let sends_input = input.is_some();
-    let ends_session = sends_input && !(input_once && !tty);
+    let closes_input = input_once && !tty;
+    let ends_session = input.is_some() && !closes_input;
     let mut reading = tokio::spawn(async move {
         match input {
-            Some(input) => read_input(reader, &input, input_once && !tty).await,
+            Some(input) => read_input(reader, &input, closes_input).await,
             // Whatever a client sends that was to send nothing goes nowhere; its end is its own business.
             None => drop(discard(reader).await),
         }

@@ -9,14 +9,20 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Input {
     sender: channel::Sender,
+    exists: bool,
     open: AtomicBool,
     closed: Notify,
 }
 
 impl Input {
     /// Open when the process has an input at all.
-    pub fn new(open: bool) -> Self {
-        Self { sender: channel::Sender::new(), open: AtomicBool::new(open), closed: Notify::new() }
+    pub fn new(exists: bool) -> Self {
+        Self { sender: channel::Sender::new(), exists, open: AtomicBool::new(exists), closed: Notify::new() }
+    }
+
+    /// Whether the process has an input at all, if only one that has ended already.
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 
     /// Whether it can be written to.

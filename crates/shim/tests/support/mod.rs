@@ -30,7 +30,7 @@ pub fn guest() -> Result<PathBuf, String> {
     let release = beside.parent().and_then(Path::parent).map(|target| target.join("release/guest"));
     let dirs: Vec<_> = named.into_iter().chain([beside]).chain(release).collect();
     for program in ["qemu-system-x86_64", "mkfs.erofs", "mkfs.ext4", "busybox"] {
-        if !Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        if Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             return Err(format!("{program} is not installed"));
         }
     }

@@ -1,0 +1,258 @@
+//! Doubles for tests: a VM without a machine, and an agent that speaks over its link.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use hyper_link::channel::{Receiver, Sender};
+use hyper_link::{GuestLink, Stream, read_frame, write_frame};
+use hyper_protocol::agent::{Exit, Output, Reply, Request, Target};
+use hyper_protocol::shim::PodConfig;
+use hyper_vm::*;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::container::{Mount, NewContainer};
+use crate::error::ShimError;
+use crate::events::Events;
+use crate::pod::Pod;
+use crate::process::Streams;
+
+/// The process in the guest that a test plays.
+#[derive(Default)]
+pub struct FakeProcess {
+    pub stdout: Sender,
+    pub stderr: Sender,
+    pub stdin: Mutex<Vec<u8>>,
+    exit: watch::Sender<Option<Exit>>,
+}
+
+impl FakeProcess {
+    /// Ends the process with its outputs.
+    pub fn exit(&self, code: u32) {
+        self.stdout.finish();
+        self.stderr.finish();
+        self.exit_with_open_outputs(code);
+    }
+
+    /// Ends the process; something else holds its outputs open.
+    pub fn exit_with_open_outputs(&self, code: u32) {
+        self.exit.send_replace(Some(Exit { code, unix_time_ns: 1, oom_killed: false }));
+    }
+}
+
+/// The guest, shared by the VM, the sessions and the test.
+#[derive(Default)]
+pub struct FakeGuest {
+    processes: Mutex<BTreeMap<Target, Arc<FakeProcess>>>,
+    session: Mutex<Option<JoinHandle<()>>>,
+    pub requests: Mutex<Vec<Request>>,
+    units: AtomicU16,
+    pub plugged: Mutex<Vec<DiskAddress>>,
+}
+
+impl FakeGuest {
+    /// A process by its container's name; made at need.
+    pub fn process(&self, container: &str) -> Arc<FakeProcess> {
+        let target = Target { container: container.into(), exec: None };
+        self.of(&target)
+    }
+
+    /// Breaks the session, as a byte stream that closes does.
+    pub fn lose_session(&self) {
+        self.session.lock().unwrap().take().expect("there is a session").abort();
+    }
+
+    fn of(&self, target: &Target) -> Arc<FakeProcess> {
+        self.processes.lock().unwrap().entry(target.clone()).or_default().clone()
+    }
+
+    async fn serve(self: Arc<Self>, stream: UnixStream) {
+        let Ok(mut link) = GuestLink::accept(stream).await else { return };
+        let mut calls = tokio::task::JoinSet::new();
+        while let Some(stream) = link.next().await {
+            calls.spawn(self.clone().answer(stream));
+        }
+    }
+
+    async fn answer(self: Arc<Self>, mut stream: Stream) {
+        let Ok(Some(request)) = read_frame::<Request>(&mut stream).await else { return };
+        self.requests.lock().unwrap().push(request.clone());
+        let reply = match &request {
+            Request::Ping => Reply::Pong { agent: "1".into(), kernel: "6.12.0".into(), uptime_ns: 1 },
+            Request::Start(_) => Reply::Started { pid: 2 },
+            Request::Wait(target) => {
+                let process = self.of(target);
+                let mut exit = process.exit.subscribe();
+                let exit = exit.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+                Reply::Exited(exit)
+            }
+            Request::WriteInput(target) => Reply::Offset(self.of(target).stdin.lock().unwrap().len() as u64),
+            Request::Signal { target, signal, .. } => {
+                self.of(target).exit(128 + *signal as u32);
+                Reply::Done
+            }
+            _ => Reply::Done,
+        };
+        if write_frame(&mut stream, &reply).await.is_err() {
+            return;
+        }
+        match request {
+            Request::ReadOutput { target, output, offset } => {
+                let process = self.of(&target);
+                let sender = if output == Output::Stdout { &process.stdout } else { &process.stderr };
+                let _ = sender.serve(stream, offset).await;
+            }
+            Request::WriteInput(target) => {
+                let process = self.of(&target);
+                let mut receiver = Receiver::new();
+                let _ = receiver
+                    .run(stream, async move |bytes: &[u8]| {
+                        process.stdin.lock().unwrap().extend(bytes);
+                        Ok(())
+                    })
+                    .await;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The driver.
+pub struct FakeHypervisor(pub Arc<FakeGuest>);
+
+#[async_trait]
+impl Hypervisor for FakeHypervisor {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn abilities(&self) -> Abilities {
+        unreachable!("the shim does not ask")
+    }
+
+    async fn health(&self) -> Health {
+        unreachable!("the shim does not ask")
+    }
+
+    async fn launch(&self, _: VmConfig) -> Result<Arc<dyn Vm>, LaunchError> {
+        let info = VmInfo {
+            hypervisor: "fake",
+            version: "1".into(),
+            accelerator: Accelerator::Tcg,
+            pid: 4_000_000,
+            steps: vec![],
+        };
+        Ok(Arc::new(FakeVm { info, guest: self.0.clone(), exit: watch::channel(None).0 }))
+    }
+}
+
+struct FakeVm {
+    info: VmInfo,
+    guest: Arc<FakeGuest>,
+    exit: watch::Sender<Option<VmExit>>,
+}
+
+#[async_trait]
+impl Vm for FakeVm {
+    fn info(&self) -> &VmInfo {
+        &self.info
+    }
+
+    async fn link(&self) -> Result<UnixStream, VmError> {
+        if self.exit.borrow().is_some() {
+            return Err(VmError::Gone("killed".into()));
+        }
+        let (host, guest) = UnixStream::pair().unwrap();
+        *self.guest.session.lock().unwrap() = Some(tokio::spawn(self.guest.clone().serve(guest)));
+        Ok(host)
+    }
+
+    async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError> {
+        let address =
+            |_| DiskAddress::Scsi { target: 0, lun: self.guest.units.fetch_add(1, Ordering::Relaxed) };
+        let addresses: Vec<_> = disks.iter().map(address).collect();
+        self.guest.plugged.lock().unwrap().extend(&addresses);
+        Ok(addresses)
+    }
+
+    async fn unplug_disk(&self, address: DiskAddress) -> Result<(), VmError> {
+        self.guest.plugged.lock().unwrap().retain(|plugged| *plugged != address);
+        Ok(())
+    }
+
+    async fn plug_nic(&self, _: u32, _: OwnedFd) -> Result<(), VmError> {
+        Ok(())
+    }
+
+    async fn unplug_nic(&self, _: u32) -> Result<(), VmError> {
+        Ok(())
+    }
+
+    async fn kill(&self) {
+        let exit = VmExit { kind: ExitKind::Killed, reason: "the VM was stopped".into() };
+        self.exit.send_if_modified(|now| now.is_none() && now.replace(exit).is_none());
+    }
+
+    async fn wait(&self) -> VmExit {
+        let mut exit = self.exit.subscribe();
+        let exit = exit.wait_for(Option::is_some).await.unwrap();
+        exit.clone().unwrap()
+    }
+
+    fn console_tail(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn pausing(&self) -> Option<&dyn Pausing> {
+        None
+    }
+}
+
+/// A pod that runs on a fake guest.
+pub async fn pod(dir: &Path, autostop: bool) -> (Arc<Pod>, Arc<FakeGuest>) {
+    let guest = Arc::new(FakeGuest::default());
+    let hypervisor = guest.clone();
+    let choose = Box::new(move |_: &PodConfig| -> Result<Box<dyn Hypervisor>, ShimError> {
+        Ok(Box::new(FakeHypervisor(hypervisor.clone())))
+    });
+    let pod = Pod::new("pod".into(), dir.into(), Events::none(), choose);
+    pod.configure(PodConfig {
+        dir: dir.into(),
+        kernel: "/kernel".into(),
+        initramfs: "/initramfs".into(),
+        kernel_args: vec![],
+        hypervisor: None,
+        vcpus: 1,
+        memory_mib: 64,
+        hostname: "pod".into(),
+        domainname: String::new(),
+        sysctl: BTreeMap::new(),
+        interfaces: vec![],
+        autostop,
+        boot_timeout_ms: 10_000,
+    })
+    .unwrap();
+    pod.boot().await.unwrap();
+    (pod, guest)
+}
+
+/// A container to make, of `layers` files in `dir` and memory.
+pub fn container(dir: &Path, id: &str, layers: &[&str]) -> NewContainer {
+    let bundle = dir.join(format!("bundle-{id}"));
+    std::fs::create_dir_all(&bundle).unwrap();
+    std::fs::write(bundle.join("config.json"), "{}").unwrap();
+    let mount = |kind: &str, source: String| Mount { kind: kind.into(), source, options: vec![] };
+    let layer = |name: &&str| {
+        let path = dir.join(name);
+        std::fs::write(&path, name).unwrap();
+        mount("erofs", path.display().to_string())
+    };
+    let mut rootfs: Vec<_> = layers.iter().map(layer).collect();
+    rootfs.push(mount("tmpfs", String::new()));
+    NewContainer { id: id.into(), bundle, rootfs, streams: Streams::default(), config: Default::default() }
+}

@@ -2,6 +2,7 @@
 //!
 //! Needs `HYPER_GUEST`, a directory with `vmlinux` and `initramfs.cpio` (`cargo xtask guest` makes them), or those in
 //! the release directory beside the tests.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -55,7 +56,7 @@ fn connect(path: &Path) -> UnixStream {
 
 impl Guest {
     fn boot(artefacts: &Path) -> Guest {
-        let directory = tempfile::tempdir_in(support::scratch()).unwrap();
+        let directory = tempfile::tempdir_in(support::scratch().path()).unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let khz = hyper_sys::tsc::frequency_khz().unwrap_or(0);
         let append = format!(
@@ -169,6 +170,7 @@ fn with_guest(test: impl AsyncFnOnce(Guest)) {
     if !installed("qemu-system-x86_64") || !installed("mkfs.erofs") {
         return skip("QEMU or mkfs.erofs is not installed");
     }
+    let _scratch = support::scratch();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { test(Guest::boot(&artefacts)).await });
 }

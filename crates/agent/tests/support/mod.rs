@@ -1,11 +1,12 @@
 //! What the agent's tests share: a root filesystem of busybox, specifications, and reading to the end.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use hyper_link::channel::{Receiver, Sender};
@@ -14,6 +15,7 @@ use hyper_protocol::agent::{
     Container, DiskAddress, Exec, Exit, Failure, Output, Reply, Request, Target, Writable,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// No single step of a test takes longer, even in an emulated guest.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,49 +33,52 @@ pub fn installed(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// A scratch directory of this test program, removed at its end.
-pub fn scratch() -> &'static Path {
-    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
-    SCRATCH.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("hyper-agent-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        path
+/// The scratch directory of the tests that run now; the last one to drop it removes it.
+pub fn scratch() -> Arc<TempDir> {
+    static SCRATCH: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut shared = SCRATCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    shared.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(tempfile::Builder::new().prefix("hyper-agent-").tempdir().unwrap());
+        *shared = Arc::downgrade(&made);
+        made
     })
 }
 
-/// An EROFS image of busybox with a few files; made once.
+/// An EROFS image of busybox with a few files; made once while tests run.
 pub fn erofs_image() -> PathBuf {
-    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE
-        .get_or_init(|| {
-            let root = scratch().join("busybox");
-            for directory in ["bin", "etc", "tmp", "root", "var/www", "dev", "proc", "sys", "opt"] {
-                fs::create_dir_all(root.join(directory)).unwrap();
-            }
-            fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-            let list = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-            for applet in String::from_utf8(list).unwrap().lines().filter(|a| *a != "busybox") {
-                std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
-            }
-            fs::write(root.join("etc/passwd"), PASSWD).unwrap();
-            fs::write(root.join("etc/group"), GROUP).unwrap();
-            fs::write(root.join("etc/lower"), "from the image\n").unwrap();
-            fs::write(root.join("opt/garbage"), [0x7f, 1, 2, 3]).unwrap();
-            let mode = |path: &str, mode| {
-                fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
-            };
-            mode("opt/garbage", 0o755);
-            mode("tmp", 0o1777);
-            let image = scratch().join("busybox.erofs");
-            run(Command::new("mkfs.erofs").arg(&image).arg(&root));
-            image
-        })
-        .clone()
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let image = scratch().path().join("busybox.erofs");
+    if !image.exists() {
+        make_erofs(&scratch().path().join("busybox"), &image);
+    }
+    image
+}
+
+fn make_erofs(root: &Path, image: &Path) {
+    for directory in ["bin", "etc", "tmp", "root", "var/www", "dev", "proc", "sys", "opt"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    let list = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(list).unwrap().lines().filter(|a| *a != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    fs::write(root.join("etc/passwd"), PASSWD).unwrap();
+    fs::write(root.join("etc/group"), GROUP).unwrap();
+    fs::write(root.join("etc/lower"), "from the image\n").unwrap();
+    fs::write(root.join("opt/garbage"), [0x7f, 1, 2, 3]).unwrap();
+    let mode = |path: &str, mode| {
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("opt/garbage", 0o755);
+    mode("tmp", 0o1777);
+    run(Command::new("mkfs.erofs").arg(image).arg(root));
 }
 
 /// A new, empty ext4 image.
 pub fn ext4_image(name: &str) -> PathBuf {
-    let image = scratch().join(name);
+    let image = scratch().path().join(name);
     fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
     run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", "root_owner=0:0"]).arg(&image));
     image

@@ -16,9 +16,9 @@ pub enum CheckStatus {
     /// All is well.
     Ok,
     /// Works, but not as well as it could.
-    Warning,
+    Warn,
     /// Something will not work.
-    Error,
+    Fail,
 }
 
 /// One look at the machine.
@@ -32,7 +32,7 @@ pub struct Check {
     #[serde(default)]
     pub detail: String,
     /// What to do about it; empty when nothing.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
 }
 
@@ -64,7 +64,7 @@ impl Engine {
                 Ok(path) => Check::ok(&format!("guest {name}"), path.display().to_string()),
                 Err(error) => Check::new(
                     &format!("guest {name}"),
-                    CheckStatus::Error,
+                    CheckStatus::Fail,
                     error.message.clone(),
                     error.hint.clone().unwrap_or_default(),
                 ),
@@ -74,7 +74,7 @@ impl Engine {
             Some(path) => Check::ok("mke2fs", path.display().to_string()),
             None => Check::new(
                 "mke2fs",
-                CheckStatus::Error,
+                CheckStatus::Fail,
                 "mke2fs is not installed: writable layers cannot be made",
                 "install the package e2fsprogs",
             ),
@@ -92,7 +92,7 @@ impl Engine {
             Ok(program) => program,
             Err(error) => {
                 let hint = error.hint.clone().unwrap_or_default();
-                return vec![Check::new("shim", CheckStatus::Error, error.message.clone(), hint)];
+                return vec![Check::new("shim", CheckStatus::Fail, error.message.clone(), hint)];
             }
         };
         let mut checks = vec![Check::ok("shim", program.display().to_string())];
@@ -100,7 +100,7 @@ impl Engine {
             Ok(found) => checks.extend(found),
             Err(reason) => checks.push(Check::new(
                 "hypervisor",
-                CheckStatus::Error,
+                CheckStatus::Fail,
                 reason,
                 "run `containerd-shim-hyper-v2 doctor` to see more",
             )),
@@ -114,7 +114,7 @@ impl Engine {
             true => Check::ok("tun", "/dev/net/tun"),
             false => Check::new(
                 "tun",
-                CheckStatus::Error,
+                CheckStatus::Fail,
                 "/dev/net/tun does not exist: containers cannot have a network",
                 "load the kernel module tun, or run containers with --network none",
             ),
@@ -123,7 +123,7 @@ impl Engine {
             Some(path) => Check::ok("nft", path.display().to_string()),
             None => Check::new(
                 "nft",
-                CheckStatus::Error,
+                CheckStatus::Fail,
                 "nft is not installed: containers cannot reach the network",
                 "install the package nftables",
             ),
@@ -140,24 +140,22 @@ impl Engine {
             true => Check::ok("permissions", "hyperd may configure the network"),
             false => Check::new(
                 "permissions",
-                CheckStatus::Error,
+                CheckStatus::Fail,
                 "hyperd has no CAP_NET_ADMIN: bridges and taps cannot be made",
                 "run hyperd as root, or containers with --network none",
             ),
         });
         if let Some(network) = self.shared.open_network() {
             for warning in network.warnings().await {
-                checks.push(Check::new("network", CheckStatus::Warning, warning, ""));
+                checks.push(Check::new("network", CheckStatus::Warn, warning, ""));
             }
         }
         checks
     }
 
-    /// What the shim says about the chosen hypervisor, as JSON of its own; `None` when it says nothing.
-    pub async fn hypervisor(&self) -> Option<Check> {
-        let program = self.shared.shim_program().ok()?;
-        let checks = ask_shim(&program).await.ok()?;
-        checks.into_iter().find(|check| check.name == "hypervisor")
+    /// What the shim says about hypervisors, in one line each.
+    pub async fn hypervisor_report(&self) -> Vec<Check> {
+        self.shim_checks().await.into_iter().filter(|check| check.name != "shim").collect()
     }
 }
 
@@ -193,7 +191,7 @@ fn directory(name: &str, path: &Path) -> Check {
         Err(error) => {
             return Check::new(
                 name,
-                CheckStatus::Error,
+                CheckStatus::Fail,
                 format!("{shown}: {error}"),
                 "make it accessible to hyperd",
             );
@@ -203,7 +201,7 @@ fn directory(name: &str, path: &Path) -> Check {
     if name == "root" && space < LOW_SPACE {
         return Check::new(
             name,
-            CheckStatus::Warning,
+            CheckStatus::Warn,
             format!("{shown}: only {mib} MiB free"),
             "remove images or containers (`hyper image prune`), or enlarge the disk",
         );

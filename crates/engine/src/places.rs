@@ -169,7 +169,7 @@ pub struct RootLock {
 
 impl RootLock {
     fn take(root: &Path) -> Result<Self> {
-        let path = root.join("hyperd.lock");
+        let path = root.join("engine.lock");
         let file =
             File::options().create(true).truncate(false).write(true).open(&path).map_err(|source| {
                 EngineError::system(format!("cannot open lock file {}", path.display()), source)

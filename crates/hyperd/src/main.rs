@@ -1,3 +1,72 @@
 //! The daemon: configuration and the Docker Engine API over the engine.
 
-fn main() {}
+mod api;
+mod config;
+mod detach;
+mod fields;
+mod hijack;
+mod http;
+mod route;
+mod server;
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use hyper_engine::image::RegistryConfig;
+use hyper_engine::{Engine, EngineConfig, NetworkConfig};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Command, Config, HELP};
+
+fn main() -> anyhow::Result<()> {
+    match Config::read(std::env::args().skip(1), |name| std::env::var(name).ok())? {
+        Command::Help => print(HELP),
+        Command::Version => print(&format!("hyperd {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Serve(config) => {
+            log_to_stderr(config.debug);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the async runtime")?;
+            runtime.block_on(serve(*config))
+        }
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+fn log_to_stderr(debug: bool) {
+    let default = if debug { "debug,hyper=info,h2=info,ttrpc=info" } else { "info,ttrpc=warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let engine = Engine::open(engine_config(&config))
+        .await
+        .map_err(|error| anyhow::anyhow!(error.report()))
+        .with_context(|| format!("cannot use {}", config.root.display()))?;
+    let pid_file = config.run.join("hyperd.pid");
+    std::fs::write(&pid_file, format!("{}\n", std::process::id()))
+        .with_context(|| format!("cannot write {}", pid_file.display()))?;
+    let served = server::run(&config, engine).await;
+    let _ = std::fs::remove_file(&pid_file);
+    served
+}
+
+fn engine_config(config: &Config) -> EngineConfig {
+    let mut registries = RegistryConfig::default();
+    registries.insecure.extend(config.insecure_registries.iter().cloned());
+    if !config.mirrors.is_empty() {
+        registries.mirrors.insert("docker.io".to_owned(), config.mirrors.clone());
+    }
+    EngineConfig {
+        places: config.places(),
+        registries,
+        network: NetworkConfig::default(),
+        storage_size: config.storage_size,
+        shim: None,
+    }
+}

@@ -1,0 +1,229 @@
+//! Making a container: what a client asks for, field by field.
+//!
+//! Whatever is neither honoured nor neutral is refused by name; nothing is passed over in silence.
+
+use hyper::StatusCode;
+use hyper_engine::{AttachFlags, ContainerOptions, CreateRequest, NetworkMode};
+use serde_json::{Value, json};
+
+use super::{create_host, to_the_end};
+use crate::fields::Fields;
+use crate::http::{ApiError, Result, json as json_reply, read_json};
+use crate::route::Call;
+
+pub(crate) async fn create(call: Call) -> Result {
+    let name = call.query.get("name").to_owned();
+    let platform = call.query.get("platform").to_owned();
+    let engine = call.app.engine.clone();
+    let body = read_json(call.request).await?;
+    if body.is_null() {
+        return Err(ApiError::invalid("invalid JSON: got EOF while reading request body"));
+    }
+    let options = read(body)?;
+    check_platform(&engine, &options.image, &platform).await?;
+    let request = CreateRequest { name: (!name.is_empty()).then_some(name), options };
+    let created = to_the_end(async move { engine.create(request).await }).await?;
+    Ok(json_reply(StatusCode::CREATED, &json!({"Id": created.id, "Warnings": created.warnings})))
+}
+
+/// Refuses an image for another platform than the one asked for, in the words that make clients pull.
+async fn check_platform(engine: &hyper_engine::Engine, image: &str, platform: &str) -> Result<()> {
+    if platform.is_empty() {
+        return Ok(());
+    }
+    let wanted: hyper_engine::image::Platform = platform
+        .parse()
+        .map_err(|error: hyper_engine::image::ParsePlatformError| ApiError::invalid(error.to_string()))?;
+    let (store, name) = (engine.images().clone(), image.to_owned());
+    let found = tokio::task::spawn_blocking(move || store.get(&name)).await;
+    let Ok(Ok(found)) = found else { return Ok(()) };
+    let actual = hyper_engine::image::Platform {
+        os: found.os.clone(),
+        architecture: found.architecture.clone(),
+        variant: found.variant.clone(),
+    };
+    if actual.fitness(&wanted).is_some() {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::NOT_FOUND,
+        format!(
+            "image with reference {image} was found but does not match the specified platform: wanted {platform}, \
+             actual: {}/{}",
+            actual.os, actual.architecture
+        ),
+    ))
+}
+
+/// The options in a request's body.
+fn read(body: Value) -> Result<ContainerOptions> {
+    let mut fields = Fields::of(body, "")?;
+    let host = fields.object("HostConfig")?;
+    let networking = fields.take("NetworkingConfig");
+    let mut options = ContainerOptions {
+        image: fields.string("Image")?,
+        entrypoint: fields.optional_strings("Entrypoint")?,
+        cmd: fields.optional_strings("Cmd")?,
+        env: fields.strings("Env")?,
+        working_dir: fields.string("WorkingDir")?,
+        user: fields.string("User")?,
+        tty: fields.bool("Tty")?,
+        open_stdin: fields.bool("OpenStdin")?,
+        stdin_once: fields.bool("StdinOnce")?,
+        attach: AttachFlags {
+            stdin: fields.bool("AttachStdin")?,
+            stdout: fields.bool("AttachStdout")?,
+            stderr: fields.bool("AttachStderr")?,
+        },
+        hostname: fields.string("Hostname")?,
+        domainname: fields.string("Domainname")?,
+        labels: fields.string_map("Labels")?,
+        exposed_ports: fields.keys("ExposedPorts")?,
+        stop_signal: Some(fields.string("StopSignal")?).filter(|name| !name.is_empty()),
+        stop_timeout: fields.optional_int("StopTimeout")?,
+        ..ContainerOptions::default()
+    };
+    if fields.bool("NetworkDisabled")? {
+        options.network = NetworkMode::None;
+    }
+    refuse_config(&mut fields)?;
+    fields.finish()?;
+    create_host::read(host, &mut options)?;
+    read_networking(networking, &options)?;
+    Ok(options)
+}
+
+fn refuse_config(fields: &mut Fields) -> Result<()> {
+    let healthcheck_off = [json!({"Test": ["NONE"]})];
+    fields.refuse("Healthcheck", &healthcheck_off, "health checks come later")?;
+    fields.refuse(
+        "MacAddress",
+        &[],
+        "the MAC address follows from the address, which the network chooses",
+    )?;
+    fields.refuse("OnBuild", &[], "triggers belong to building images, which comes later")?;
+    fields.refuse("Shell", &[], "it belongs to building images, which comes later")?;
+    fields.refuse("ArgsEscaped", &[], "it is for Windows containers")?;
+    if !fields.keys("Volumes")?.is_empty() {
+        return Err(ApiError::unsupported("Volumes is not supported: volumes come later"));
+    }
+    Ok(())
+}
+
+/// The endpoints asked for: only the network that `NetworkMode` names, with nothing special about it.
+fn read_networking(networking: Value, options: &ContainerOptions) -> Result<()> {
+    let mut fields = Fields::of(networking, "NetworkingConfig")?;
+    let endpoints = fields.take("EndpointsConfig");
+    fields.finish()?;
+    let Value::Object(endpoints) = endpoints else { return Ok(()) };
+    for (name, settings) in endpoints {
+        let known = match &options.network {
+            NetworkMode::Bridge => matches!(name.as_str(), "default" | "bridge"),
+            NetworkMode::None => name == "none",
+            NetworkMode::Container(_) => name.starts_with("container:"),
+        };
+        if !known {
+            return Err(ApiError::unsupported(format!(
+                "network {name} is not supported: user-defined networks come later"
+            )));
+        }
+        let mut settings = Fields::of(settings, "EndpointSettings")?;
+        settings.refuse("Aliases", &[], "names on networks come later")?;
+        settings.refuse("Links", &[], "links are not supported")?;
+        settings.refuse("IPAMConfig", &[], "the network chooses the address")?;
+        settings.refuse("MacAddress", &[], "the MAC address follows from the address")?;
+        settings.finish()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper_engine::{LogOptions, Seccomp};
+
+    fn refused(body: Value) -> ApiError {
+        read(body).expect_err("must be refused")
+    }
+
+    #[test]
+    fn what_the_docker_cli_sends_for_a_plain_run_is_accepted() {
+        let body: Value =
+            serde_json::from_str(include_str!("../../tests/data/docker-cli-28-create.json")).unwrap();
+        let options = read(body).unwrap();
+        assert_eq!(options.image, "bb");
+        assert_eq!(options.cmd.unwrap(), ["sleep", "100"]);
+        assert_eq!(options.network, NetworkMode::Bridge);
+        assert_eq!(options.log, LogOptions::default());
+        assert!(!options.tty && options.attach.stdout);
+    }
+
+    #[test]
+    fn every_option_of_later_is_refused_by_name() {
+        for (host, name) in [
+            (json!({"Binds": ["/a:/b"]}), "Binds"),
+            (json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}), "Mounts"),
+            (json!({"VolumesFrom": ["x"]}), "VolumesFrom"),
+            (json!({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}), "PortBindings"),
+            (json!({"PublishAllPorts": true}), "PublishAllPorts"),
+            (json!({"RestartPolicy": {"Name": "always"}}), "RestartPolicy"),
+            (json!({"Devices": [{"PathOnHost": "/dev/x"}]}), "Devices"),
+            (json!({"DeviceRequests": [{"Driver": "nvidia"}]}), "DeviceRequests"),
+            (json!({"NetworkMode": "mynet"}), "mynet"),
+            (json!({"NetworkMode": "host"}), "host"),
+            (json!({"PidMode": "host"}), "PidMode"),
+            (json!({"IpcMode": "host"}), "IpcMode"),
+            (json!({"UTSMode": "host"}), "UTSMode"),
+            (json!({"CgroupnsMode": "host"}), "CgroupnsMode"),
+            (json!({"Init": true}), "Init"),
+            (json!({"CpusetCpus": "0"}), "CpusetCpus"),
+            (json!({"BlkioWeight": 100}), "BlkioWeight"),
+            (json!({"OomKillDisable": true}), "OomKillDisable"),
+            (json!({"MemorySwappiness": 10}), "MemorySwappiness"),
+            (json!({"Links": ["a:b"]}), "Links"),
+            (json!({"LogConfig": {"Type": "syslog"}}), "syslog"),
+            (json!({"StorageOpt": {"x": "1"}}), "StorageOpt"),
+            (json!({"SecurityOpt": ["label=disable:x", "nosuch"]}), "SecurityOpt"),
+            (json!({"Runtime": "nvidia"}), "nvidia"),
+            (json!({"FieldOfTomorrow": 1}), "FieldOfTomorrow"),
+        ] {
+            let error = refused(json!({"Image": "x", "HostConfig": host}));
+            assert!(error.message.contains(name), "{:?} does not name {name}", error.message);
+        }
+        for (body, name) in [
+            (json!({"Volumes": {"/data": {}}}), "Volumes"),
+            (json!({"Healthcheck": {"Test": ["CMD", "true"]}}), "Healthcheck"),
+            (json!({"MacAddress": "02:42:ac:11:00:02"}), "MacAddress"),
+            (json!({"NetworkingConfig": {"EndpointsConfig": {"mynet": {}}}}), "mynet"),
+            (json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}), "Aliases"),
+        ] {
+            let error = refused(body);
+            assert!(error.message.contains(name), "{:?} does not name {name}", error.message);
+        }
+    }
+
+    #[test]
+    fn options_are_taken_over() {
+        let options = read(json!({
+            "Image": "x", "Cmd": "one", "Entrypoint": ["e"], "StopTimeout": 3, "ExposedPorts": {"80/tcp": {}},
+            "HostConfig": {
+                "NanoCpus": 1_500_000_000, "Memory": 1 << 29, "AutoRemove": true, "NetworkMode": "none",
+                "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}], "Tmpfs": {"/tmp": "size=1m"},
+                "SecurityOpt": ["no-new-privileges", "seccomp=unconfined"], "CapAdd": ["NET_ADMIN"],
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "10k", "max-file": "3"}},
+                "StorageOpt": {"size": "1G"}, "Annotations": {"io.hyper.pod": "p"},
+            },
+        }))
+        .unwrap();
+        assert_eq!(options.cmd.unwrap(), ["one"]);
+        assert_eq!(options.stop_timeout, Some(3));
+        assert_eq!(options.resources.nano_cpus, 1_500_000_000);
+        assert_eq!(options.network, NetworkMode::None);
+        assert_eq!(options.resources.ulimits[0].hard, 20);
+        assert!(options.security.no_new_privileges && options.auto_remove);
+        assert_eq!(options.security.seccomp, Seccomp::Unconfined);
+        assert_eq!(options.storage_size, Some(1 << 30));
+        let LogOptions::JsonFile { max_size, max_files, .. } = options.log else { panic!("logs to a file") };
+        assert_eq!((max_size, max_files), (Some(10_000), 3));
+    }
+}

@@ -1,0 +1,345 @@
+//! The `HostConfig` of a request for a container.
+
+use std::collections::BTreeMap;
+
+use hyper_engine::{ContainerOptions, LogOptions, NetworkMode, Resources, Seccomp, Ulimit};
+use serde_json::{Value, json};
+
+use crate::fields::Fields;
+use crate::http::{ApiError, Result};
+
+/// Names under which clients may ask for this runtime.
+const RUNTIMES: [&str; 3] = ["", "hyper", "io.containerd.hyper.v2"];
+
+/// Most rotated files of a log.
+const LOG_FILES_MAX: u32 = 1000;
+
+/// Fields that are refused unless neutral, what else is neutral, and why.
+const REFUSED: [(&str, &str, &str); 35] = [
+    ("Binds", "", "volumes and bind mounts come later"),
+    ("VolumesFrom", "", "volumes come later"),
+    ("VolumeDriver", "", "volumes come later"),
+    ("PortBindings", "", "published ports come later"),
+    ("PublishAllPorts", "", "published ports come later"),
+    ("Links", "", "links are not supported"),
+    ("Cgroup", "", "a container's cgroup is in its own VM"),
+    ("CgroupParent", "", "a container's cgroup is in its own VM"),
+    ("CgroupnsMode", "\"private\"", "a container always has its own cgroup namespace"),
+    ("UTSMode", "", "a VM cannot share the host's name"),
+    ("UsernsMode", "\"host\"", "user namespaces are not supported; the VM isolates"),
+    ("Isolation", "\"default\"", "it is for Windows containers"),
+    ("Init", "", "an init process comes later"),
+    ("Devices", "", "devices come later"),
+    ("DeviceCgroupRules", "", "devices come later"),
+    ("DeviceRequests", "", "devices come later"),
+    ("BlkioWeight", "", "limits of disk bandwidth come later"),
+    ("BlkioWeightDevice", "", "limits of disk bandwidth come later"),
+    ("BlkioDeviceReadBps", "", "limits of disk bandwidth come later"),
+    ("BlkioDeviceWriteBps", "", "limits of disk bandwidth come later"),
+    ("BlkioDeviceReadIOps", "", "limits of disk bandwidth come later"),
+    ("BlkioDeviceWriteIOps", "", "limits of disk bandwidth come later"),
+    ("CpuRealtimePeriod", "", "real-time scheduling is not supported"),
+    ("CpuRealtimeRuntime", "", "real-time scheduling is not supported"),
+    ("CpusetCpus", "", "choosing the host's CPUs for a VM comes later"),
+    ("CpusetMems", "", "choosing the host's memory nodes for a VM comes later"),
+    ("KernelMemory", "", "the kernel has no such limit any more"),
+    ("KernelMemoryTCP", "", "the kernel has no such limit any more"),
+    ("MemorySwappiness", "-1", "a VM has no swap"),
+    ("OomKillDisable", "", "cgroup v2 has no such switch"),
+    ("CpuCount", "", "it is for Windows containers"),
+    ("CpuPercent", "", "it is for Windows containers"),
+    ("IOMaximumIOps", "", "it is for Windows containers"),
+    ("IOMaximumBandwidth", "", "it is for Windows containers"),
+    ("Capabilities", "", "use CapAdd and CapDrop"),
+];
+
+/// Adds a `HostConfig` to a container's options.
+pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<()> {
+    for (name, also, reason) in REFUSED {
+        let also: Vec<Value> = serde_json::from_str(also).into_iter().collect();
+        host.refuse(name, &also, reason)?;
+    }
+    // Where the client wrote the id to: nothing for the daemon to do.
+    host.string("ContainerIDFile")?;
+    read_restart_policy(&mut host)?;
+    let runtime = host.string("Runtime")?;
+    if !RUNTIMES.contains(&runtime.as_str()) {
+        return Err(ApiError::invalid(format!("unknown or invalid runtime name: {runtime}")));
+    }
+    options.auto_remove = host.bool("AutoRemove")?;
+    options.log = read_log(&mut host)?;
+    options.annotations = host.string_map("Annotations")?;
+    options.group_add = host.strings("GroupAdd")?;
+    options.tmpfs = host.string_map("Tmpfs")?;
+    options.shm_size = host.int("ShmSize")?;
+    options.sysctls = host.string_map("Sysctls")?;
+    options.storage_size = read_storage(&mut host)?;
+    options.names.servers = host.strings("Dns")?;
+    options.names.search = host.strings("DnsSearch")?;
+    options.names.options = host.strings("DnsOptions")?;
+    options.names.hosts = host.strings("ExtraHosts")?;
+    options.resources = read_resources(&mut host)?;
+    if let Value::Array(size) = host.take("ConsoleSize") {
+        options.console_size = serde_json::from_value(Value::Array(size))
+            .map_err(|_| ApiError::invalid("invalid JSON: HostConfig.ConsoleSize must be two numbers"))?;
+    }
+    read_mounts(&mut host, options)?;
+    read_security(&mut host, options)?;
+    read_modes(&mut host, options)?;
+    host.finish()
+}
+
+fn read_restart_policy(host: &mut Fields) -> Result<()> {
+    let mut policy = host.object("RestartPolicy")?;
+    let name = policy.string("Name")?;
+    let retries = policy.int("MaximumRetryCount")?;
+    if !matches!(name.as_str(), "" | "no") {
+        return Err(ApiError::unsupported(format!(
+            "HostConfig.RestartPolicy \"{name}\" is not supported: restart policies come later"
+        )));
+    }
+    if retries != 0 {
+        return Err(ApiError::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
+    policy.finish()
+}
+
+fn read_log(host: &mut Fields) -> Result<LogOptions> {
+    let mut log = host.object("LogConfig")?;
+    let driver = log.string("Type")?;
+    let config = log.string_map("Config")?;
+    log.finish()?;
+    match driver.as_str() {
+        "none" if config.is_empty() => return Ok(LogOptions::None),
+        "none" => return Err(ApiError::invalid("log driver none takes no options")),
+        "" | "json-file" => {}
+        other => {
+            return Err(ApiError::unsupported(format!(
+                "log driver {other} is not supported: there are json-file and none"
+            )));
+        }
+    }
+    let (mut max_size, mut max_files) = (None, 1);
+    for (name, value) in &config {
+        let invalid = || ApiError::invalid(format!("invalid value for log option {name}: {value:?}"));
+        match name.as_str() {
+            "max-size" if value == "-1" => {}
+            "max-size" => max_size = Some(decimal_size(value).filter(|size| *size > 0).ok_or_else(invalid)?),
+            "max-file" => {
+                max_files =
+                    value.parse().ok().filter(|count| (1..=LOG_FILES_MAX).contains(count)).ok_or_else(
+                        || ApiError::invalid("max-file cannot be less than 1 or more than 1000"),
+                    )?;
+            }
+            other => {
+                return Err(ApiError::invalid(format!("unknown log opt '{other}' for json-file log driver")));
+            }
+        }
+    }
+    if max_files > 1 && max_size.is_none() {
+        return Err(ApiError::invalid("max-file needs max-size: without it no second file is ever begun"));
+    }
+    Ok(LogOptions::JsonFile { max_size, max_files, config })
+}
+
+/// Bytes of `10k`, `1.5m`: powers of 1000, as docker's log options have them.
+fn decimal_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        _ => return None,
+    };
+    let size = number * unit;
+    (size.is_finite() && size < 1e18).then_some(size as u64)
+}
+
+fn read_storage(host: &mut Fields) -> Result<Option<u64>> {
+    let mut size = None;
+    for (name, value) in host.string_map("StorageOpt")? {
+        if name != "size" {
+            return Err(ApiError::invalid(format!(
+                "HostConfig.StorageOpt \"{name}\" is not known: there is \"size\""
+            )));
+        }
+        size = Some(hyper_engine::parse_size(&value)?);
+    }
+    Ok(size)
+}
+
+fn read_resources(host: &mut Fields) -> Result<Resources> {
+    let mut ulimits = Vec::new();
+    if let Value::Array(list) = host.take("Ulimits") {
+        for limit in list {
+            let mut limit = Fields::of(limit, "HostConfig.Ulimits")?;
+            ulimits.push(Ulimit {
+                name: limit.string("Name")?,
+                soft: limit.int("Soft")?,
+                hard: limit.int("Hard")?,
+            });
+            limit.finish()?;
+        }
+    }
+    Ok(Resources {
+        nano_cpus: host.int("NanoCpus")?,
+        cpu_quota: host.int("CpuQuota")?,
+        cpu_period: host.int("CpuPeriod")?,
+        cpu_shares: host.int("CpuShares")?,
+        memory: host.int("Memory")?,
+        memory_swap: host.int("MemorySwap")?,
+        memory_reservation: host.int("MemoryReservation")?,
+        pids_limit: host.optional_int("PidsLimit")?,
+        oom_score_adj: i32::try_from(host.int("OomScoreAdj")?)
+            .map_err(|_| ApiError::invalid("invalid JSON: HostConfig.OomScoreAdj is out of range"))?,
+        ulimits,
+    })
+}
+
+/// Mounts of memory become tmpfs; others are refused.
+fn read_mounts(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {
+    let Value::Array(mounts) = host.take("Mounts") else { return Ok(()) };
+    for mount in mounts {
+        let mut mount = Fields::of(mount, "HostConfig.Mounts")?;
+        let kind = mount.string("Type")?;
+        if kind != "tmpfs" {
+            return Err(ApiError::unsupported(format!(
+                "HostConfig.Mounts of type {kind} is not supported: volumes and bind mounts come later"
+            )));
+        }
+        let target = mount.string("Target")?;
+        mount.refuse("Source", &[], "a tmpfs has no source")?;
+        mount.refuse("Consistency", &[json!("default")], "it is for other platforms")?;
+        let mut words = Vec::new();
+        if mount.bool("ReadOnly")? {
+            words.push("ro".to_owned());
+        }
+        let mut tmpfs = mount.object("TmpfsOptions")?;
+        let size = tmpfs.int("SizeBytes")?;
+        if size > 0 {
+            words.push(format!("size={size}"));
+        }
+        let mode = tmpfs.int("Mode")?;
+        if mode > 0 {
+            words.push(format!("mode={mode:o}"));
+        }
+        tmpfs.finish()?;
+        mount.finish()?;
+        if options.tmpfs.insert(target.clone(), words.join(",")).is_some() {
+            return Err(ApiError::invalid(format!("Duplicate mount point: {target}")));
+        }
+    }
+    Ok(())
+}
+
+fn read_security(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {
+    let security = &mut options.security;
+    security.privileged = host.bool("Privileged")?;
+    security.cap_add = host.strings("CapAdd")?;
+    security.cap_drop = host.strings("CapDrop")?;
+    security.readonly_rootfs = host.bool("ReadonlyRootfs")?;
+    security.masked_paths = host.optional_strings("MaskedPaths")?;
+    security.readonly_paths = host.optional_strings("ReadonlyPaths")?;
+    security.options = host.strings("SecurityOpt")?;
+    for option in security.options.clone() {
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((&option, ""));
+        match (name, value) {
+            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
+            ("no-new-privileges", "false") => security.no_new_privileges = false,
+            ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
+            ("seccomp", "builtin") => security.seccomp = Seccomp::Default,
+            ("seccomp", profile) => {
+                let profile = serde_json::from_str(profile).map_err(|error| {
+                    ApiError::invalid(format!("Decoding seccomp profile failed: {error}"))
+                })?;
+                security.seccomp = Seccomp::Profile(profile);
+            }
+            // There is neither in the guest: nothing confines by labels or profiles.
+            ("label", "disable") | ("apparmor", "unconfined") => {}
+            ("systempaths", "unconfined") => {
+                security.masked_paths = Some(Vec::new());
+                security.readonly_paths = Some(Vec::new());
+            }
+            _ => {
+                return Err(ApiError::unsupported(format!(
+                    "HostConfig.SecurityOpt \"{option}\" is not supported"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_modes(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {
+    let network = host.string("NetworkMode")?;
+    let container = |mode: &str| mode.strip_prefix("container:").map(str::to_owned);
+    match network.as_str() {
+        "" | "default" | "bridge" => {}
+        "none" => options.network = NetworkMode::None,
+        "host" => {
+            return Err(ApiError::unsupported(
+                "network mode host is not supported: a VM cannot share the host's network",
+            ));
+        }
+        mode => match container(mode) {
+            Some(other) if !other.is_empty() => options.network = NetworkMode::Container(other),
+            _ => {
+                return Err(ApiError::unsupported(format!(
+                    "network {mode} is not supported: user-defined networks come later"
+                )));
+            }
+        },
+    }
+    match host.string("PidMode")?.as_str() {
+        "" | "private" => {}
+        mode => match container(mode) {
+            Some(other) if !other.is_empty() => options.pid_of = Some(other),
+            _ => {
+                return Err(ApiError::unsupported(format!(
+                    "HostConfig.PidMode \"{mode}\" is not supported: a VM cannot share the host's processes"
+                )));
+            }
+        },
+    }
+    let ipc = host.string("IpcMode")?;
+    let shares = match (ipc.as_str(), &options.network) {
+        ("" | "private" | "shareable", _) => true,
+        (mode, NetworkMode::Container(other)) => container(mode).as_ref() == Some(other),
+        _ => false,
+    };
+    if !shares {
+        return Err(ApiError::unsupported(format!(
+            "HostConfig.IpcMode \"{ipc}\" is not supported: the containers of a pod share their IPC, others do not"
+        )));
+    }
+    Ok(())
+}
+
+/// The log's options as `inspect` shows them.
+pub(super) fn log_config(log: &LogOptions) -> Value {
+    match log {
+        LogOptions::None => json!({"Type": "none", "Config": {}}),
+        LogOptions::JsonFile { config, .. } => {
+            json!({"Type": "json-file", "Config": config as &BTreeMap<String, String>})
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_sizes_are_decimal() {
+        assert_eq!(decimal_size("10k"), Some(10_000));
+        assert_eq!(decimal_size("1.5m"), Some(1_500_000));
+        for bad in ["", "k", "1x", "1e9", "-1"] {
+            assert_eq!(decimal_size(bad), None, "{bad}");
+        }
+    }
+}

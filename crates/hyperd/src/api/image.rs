@@ -1,0 +1,627 @@
+//! Images: pulling, importing, loading, saving, naming, removing, showing.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper_engine::image::{
+    Auth, Image, ImageId, ImageUse, ImportRequest, Platform, Progress, Reference, Removed,
+};
+use hyper_engine::{Engine, EngineError, Filters, ListQuery};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use crate::http::{ApiError, Reply, Result, Sender, empty, ok};
+use crate::route::Call;
+
+/// Filters of the image list.
+const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until"];
+
+/// Progress messages that may wait for a slow client; more are dropped, for each tells more than those before.
+const PROGRESS_BACKLOG: usize = 256;
+
+/// Most bytes of the header with a registry's credentials.
+const AUTH_MAX: usize = 64 << 10;
+
+/// Pieces of an upload that may wait for the store.
+const UPLOAD_BACKLOG: usize = 8;
+
+/// Runs work on the store where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> hyper_engine::Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(ApiError::from),
+        Err(error) => {
+            tracing::error!(%error, "work on images ended early");
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "work on images ended early"))
+        }
+    }
+}
+
+/// All images, newest first.
+pub(super) async fn all(engine: &Engine) -> Result<Vec<Image>> {
+    let store = engine.images().clone();
+    blocking(move || store.list().map_err(EngineError::from)).await
+}
+
+async fn get(engine: &Engine, name: &str) -> Result<Image> {
+    let (store, name) = (engine.images().clone(), name.to_owned());
+    blocking(move || store.get(&name).map_err(EngineError::from)).await
+}
+
+pub(crate) async fn list(call: Call) -> Result {
+    let filters = Filters::parse(call.query.get("filters"), FILTERS)?;
+    let images = all(&call.app.engine).await?;
+    let created = |name: &str| -> Result<Option<i64>> {
+        let store = call.app.engine.images();
+        let times = filters.values(name).iter().map(|reference| {
+            store
+                .get(reference)
+                .map(|image| image.created_seconds)
+                .map_err(|error| EngineError::from(error).into())
+        });
+        Ok(times.collect::<Result<Vec<_>>>()?.into_iter().min())
+    };
+    let (before, since) = (created("before")?, created("since")?);
+    let dangling = filters.boolean("dangling")?;
+    let shown = images.iter().filter(|image| {
+        dangling.is_none_or(|wanted| image.repo_tags.is_empty() == wanted)
+            && before.is_none_or(|time| image.created_seconds < time)
+            && since.is_none_or(|time| image.created_seconds > time)
+            && filters.matches_labels(&image.config.config.labels)
+            && filters.any("reference", &|pattern| {
+                image.repo_tags.iter().chain(&image.repo_digests).any(|name| name_matches(name, pattern))
+            })
+    });
+    let values: Vec<Value> = shown.map(|image| summary(image, -1)).collect();
+    ok(&values)
+}
+
+/// Docker matches a pattern against the whole name, and against it without the tag.
+fn name_matches(name: &str, pattern: &str) -> bool {
+    let untagged = name.split('@').next().unwrap_or(name);
+    let repository = match untagged.rfind(':') {
+        Some(at) if !untagged[at..].contains('/') => &untagged[..at],
+        _ => untagged,
+    };
+    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), repository.as_bytes())
+}
+
+/// `*` is any text without a slash, `?` any byte but a slash.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // The positions to go back to when what follows the last star does not fit.
+    let (mut at, mut position, mut star) = (0, 0, None);
+    while position < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, position));
+                at += 1;
+            }
+            Some(&byte) if byte == text[position] || (byte == b'?' && text[position] != b'/') => {
+                at += 1;
+                position += 1;
+            }
+            _ => match star {
+                Some((star_at, taken)) if text[taken] != b'/' => {
+                    star = Some((star_at, taken + 1));
+                    at = star_at + 1;
+                    position = taken + 1;
+                }
+                _ => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+pub(super) fn summary(image: &Image, containers: i64) -> Value {
+    let labels = &image.config.config.labels;
+    json!({
+        "Containers": containers,
+        "Created": image.created_seconds,
+        "Id": image.id.to_string(),
+        "Labels": if labels.is_empty() { Value::Null } else { json!(labels) },
+        "ParentId": "",
+        "RepoDigests": image.repo_digests,
+        "RepoTags": image.repo_tags,
+        "SharedSize": -1,
+        "Size": image.size,
+    })
+}
+
+pub(crate) async fn inspect(call: Call, name: &str) -> Result {
+    let image = get(&call.app.engine, name).await?;
+    let tagged = hyper_engine::Timestamp::from_parts(image.last_tagged_seconds, 0).to_string();
+    let mut value = json!({
+        "Id": image.id.to_string(),
+        "RepoTags": image.repo_tags,
+        "RepoDigests": image.repo_digests,
+        "Parent": "",
+        "Comment": image.comment,
+        "Created": image.created,
+        "DockerVersion": image.config.docker_version.clone().unwrap_or_default(),
+        "Author": image.author,
+        "Config": config(&image),
+        "Architecture": image.architecture,
+        "Os": image.os,
+        "Size": image.size,
+        "GraphDriver": {
+            "Data": {"Layers": image.layers.iter().map(|layer| layer.blob.display().to_string()).collect::<Vec<_>>()},
+            "Name": "erofs",
+        },
+        "RootFS": {
+            "Type": "layers",
+            "Layers": image.layers.iter().map(|layer| layer.diff_id.to_string()).collect::<Vec<_>>(),
+        },
+        "Metadata": {"LastTagTime": tagged},
+    });
+    if let Some(variant) = &image.variant {
+        value["Variant"] = variant.clone().into();
+    }
+    ok(&value)
+}
+
+/// An image's configuration with all of docker's fields, those that it leaves out as docker shows them.
+fn config(image: &Image) -> Value {
+    let given = serde_json::to_value(&image.config.config).unwrap_or_default();
+    let mut config: Map<String, Value> = match json!({
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
+        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null, "Image": "", "Volumes": null,
+        "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
+    }) {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    if let Value::Object(given) = given {
+        config.extend(given);
+    }
+    Value::Object(config)
+}
+
+pub(crate) async fn history(call: Call, name: &str) -> Result {
+    let (store, name) = (call.app.engine.images().clone(), name.to_owned());
+    let entries = blocking(move || store.history(&name).map_err(EngineError::from)).await?;
+    let lines = entries.iter().map(|entry| {
+        json!({
+            "Comment": entry.comment,
+            "Created": entry.created,
+            "CreatedBy": entry.created_by,
+            "Id": entry.id,
+            "Size": entry.size,
+            "Tags": if entry.tags.is_empty() { Value::Null } else { json!(entry.tags) },
+        })
+    });
+    ok(&lines.collect::<Vec<_>>())
+}
+
+pub(crate) async fn tag(call: Call, name: &str) -> Result {
+    let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
+    let target = match tag {
+        "" => repository.to_owned(),
+        tag => format!("{repository}:{tag}"),
+    };
+    let target = Reference::parse(&target).map_err(EngineError::from)?;
+    let engine = call.app.engine.clone();
+    let name = name.to_owned();
+    blocking(move || {
+        engine.images().tag(&name, &target)?;
+        let id = engine.images().get(&name).map(|image| image.id.to_string()).unwrap_or_default();
+        engine.image_event("tag", &id, &target.to_string());
+        Ok(())
+    })
+    .await?;
+    Ok(empty(StatusCode::CREATED))
+}
+
+pub(crate) async fn remove(call: Call, name: &str) -> Result {
+    let (force, no_prune) = (call.query.bool("force"), call.query.bool("noprune"));
+    let engine = call.app.engine.clone();
+    let uses = image_uses(&engine).await?;
+    let name = name.to_owned();
+    let removed = blocking(move || {
+        let removed = engine.images().remove(&name, force, no_prune, &|id| used_by(&uses, id))?;
+        for removal in &removed {
+            match removal {
+                Removed::Untagged(name) => engine.image_event("untag", name, name),
+                Removed::Deleted(id) => engine.image_event("delete", id, id),
+            }
+        }
+        Ok(removed)
+    })
+    .await?;
+    ok(&removals(&removed))
+}
+
+/// Image ids and the containers made from them, running ones first.
+async fn image_uses(engine: &Engine) -> Result<Vec<(String, ImageUse)>> {
+    let containers = engine.list(&ListQuery { all: true, ..ListQuery::default() }).await?;
+    let mut uses: Vec<_> = containers
+        .into_iter()
+        .map(|info| {
+            let running = info.record.state.is_running();
+            (info.record.image_id, ImageUse { container: info.record.id, running })
+        })
+        .collect();
+    uses.sort_by_key(|(_, by)| !by.running);
+    Ok(uses)
+}
+
+fn used_by(uses: &[(String, ImageUse)], id: &ImageId) -> Option<ImageUse> {
+    let id = id.to_string();
+    uses.iter().find(|(image, _)| *image == id).map(|(_, by)| by.clone())
+}
+
+fn removals(removed: &[Removed]) -> Vec<Value> {
+    removed
+        .iter()
+        .map(|removal| match removal {
+            Removed::Untagged(name) => json!({"Untagged": name}),
+            Removed::Deleted(id) => json!({"Deleted": id}),
+        })
+        .collect()
+}
+
+pub(crate) async fn prune(call: Call) -> Result {
+    let filters = Filters::parse(call.query.get("filters"), &["dangling", "label", "label!", "until"])?;
+    let only_dangling = filters.boolean("dangling")?.unwrap_or(true);
+    let until = match filters.values("until") {
+        [] => None,
+        [text] => Some(
+            hyper_engine::Timestamp::parse(text)
+                .or_else(|| {
+                    let nanos = hyper_engine::parse_duration(text)?;
+                    Some(hyper_engine::Timestamp(hyper_engine::Timestamp::now().0.saturating_sub(nanos)))
+                })
+                .ok_or_else(|| ApiError::invalid(format!("invalid until filter: '{text}'")))?,
+        ),
+        _ => return Err(ApiError::invalid("more than one until filter specified")),
+    };
+    let engine = call.app.engine.clone();
+    let uses = image_uses(&engine).await?;
+    let images = all(&engine).await?;
+    let (removed, freed) = blocking(move || {
+        let (mut removed, mut freed) = (Vec::new(), 0);
+        for image in images {
+            let wanted = (!only_dangling || image.repo_tags.is_empty())
+                && used_by(&uses, &image.id).is_none()
+                && until.is_none_or(|until| image.created_seconds < until.seconds())
+                && filters.matches_labels(&image.config.config.labels);
+            if !wanted {
+                continue;
+            }
+            match engine.images().remove(&image.id.to_string(), true, false, &|id| used_by(&uses, id)) {
+                Ok(gone) => {
+                    freed += image.size;
+                    removed.extend(gone);
+                }
+                Err(error) => tracing::warn!(%error, "cannot prune an image"),
+            }
+        }
+        Ok((removed, freed))
+    })
+    .await?;
+    let list = removals(&removed);
+    let list = if list.is_empty() { Value::Null } else { json!(list) };
+    ok(&json!({"ImagesDeleted": list, "SpaceReclaimed": freed}))
+}
+
+pub(crate) async fn pull_or_import(call: Call) -> Result {
+    let source = call.query.get("fromSrc").to_owned();
+    match source.as_str() {
+        "" => pull(call).await,
+        "-" => import(call).await,
+        _ => Err(ApiError::unsupported("importing from a URL is not supported: send the tar (fromSrc=-)")),
+    }
+}
+
+fn platform(call: &Call) -> Result<Option<Platform>> {
+    match call.query.get("platform") {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error: hyper_engine::image::ParsePlatformError| ApiError::invalid(error.to_string())),
+    }
+}
+
+async fn pull(call: Call) -> Result {
+    let (name, tag) = (call.query.get("fromImage").to_owned(), call.query.get("tag").to_owned());
+    let name = match tag.as_str() {
+        "" => name,
+        tag if tag.starts_with("sha256:") => format!("{name}@{tag}"),
+        tag => format!("{name}:{tag}"),
+    };
+    let reference = Reference::parse(&name).map_err(EngineError::from)?;
+    let (platform, auth) = (platform(&call)?, registry_auth(&call)?);
+    let engine = call.app.engine.clone();
+    let (sender, receiver) = mpsc::channel(PROGRESS_BACKLOG);
+    let work = async move {
+        let progress = move |event: Progress| drop_old(&sender, event);
+        let outcome = engine.images().pull(&reference, platform, auth, progress).await?;
+        engine.image_event("pull", &reference.to_string(), &reference.to_string());
+        tracing::info!(image = %reference, id = %outcome.image_id, "pulled");
+        Ok(())
+    };
+    progress_reply(receiver, work).await
+}
+
+/// Passes a message on; when the client is slow, those about counts are left out.
+fn drop_old(sender: &mpsc::Sender<Progress>, event: Progress) {
+    use hyper_engine::image::LayerStep;
+    let counts = matches!(
+        &event,
+        Progress::Layer {
+            step: LayerStep::Downloading { .. } | LayerStep::Extracting { .. } | LayerStep::Loading { .. },
+            ..
+        }
+    );
+    if counts && sender.capacity() < PROGRESS_BACKLOG / 2 {
+        return;
+    }
+    let _ = sender.try_send(event);
+}
+
+/// Credentials that the client sends along.
+fn registry_auth(call: &Call) -> Result<Option<Auth>> {
+    let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(None) };
+    let invalid = || ApiError::invalid("invalid X-Registry-Auth header: it must be base64 of a JSON object");
+    let text = header.to_str().map_err(|_| invalid())?.trim_end_matches('=');
+    if text.is_empty() || text.len() > AUTH_MAX {
+        return if text.is_empty() { Ok(None) } else { Err(invalid()) };
+    }
+    let alphabet = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let plain = base64::engine::general_purpose::STANDARD_NO_PAD;
+    let decoded = alphabet.decode(text).or_else(|_| plain.decode(text)).map_err(|_| invalid())?;
+    let fields: Value = serde_json::from_slice(&decoded).map_err(|_| invalid())?;
+    let field = |name: &str| {
+        fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    if let Some(token) = field("identitytoken") {
+        return Ok(Some(Auth::IdentityToken(token)));
+    }
+    if let Some(token) = field("registrytoken") {
+        return Ok(Some(Auth::RegistryToken(token)));
+    }
+    if let Some(username) = field("username") {
+        return Ok(Some(Auth::Basic { username, password: field("password").unwrap_or_default() }));
+    }
+    let Some(both) = field("auth") else { return Ok(None) };
+    let both = base64::engine::general_purpose::STANDARD.decode(both).map_err(|_| invalid())?;
+    let both = String::from_utf8(both).map_err(|_| invalid())?;
+    let (username, password) = both.split_once(':').ok_or_else(invalid)?;
+    Ok(Some(Auth::Basic { username: username.to_owned(), password: password.to_owned() }))
+}
+
+/// Streams progress while `work` goes on. A failure before the first message has a status of its own, a later one is
+/// told in the stream, as docker does. Work of a client that went away is given up.
+async fn progress_reply(
+    mut progress: mpsc::Receiver<Progress>,
+    work: impl Future<Output = hyper_engine::Result<()>> + Send + 'static,
+) -> Result {
+    let mut work = Box::pin(work);
+    let first = tokio::select! {
+        biased;
+        event = progress.recv() => event,
+        result = &mut work => {
+            result?;
+            let (sender, reply) = crate::http::stream("application/json");
+            tokio::spawn(async move {
+                while let Some(event) = progress.recv().await {
+                    if sender.send_json(&event.to_json()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            return Ok(reply);
+        }
+    };
+    let (sender, reply) = crate::http::stream("application/json");
+    tokio::spawn(async move {
+        // The work has the other end of the progress: when it is done, both are.
+        let both = async { tokio::join!(work, forward(&sender, first, progress)) };
+        let result = tokio::select! {
+            (result, ()) = both => result,
+            () = sender.closed() => {
+                tracing::debug!("a client went away in the middle of a pull or load");
+                return;
+            }
+        };
+        if let Err(error) = result {
+            let text = error.report();
+            let _ = sender.send_json(&json!({"errorDetail": {"message": text}, "error": text})).await;
+        }
+    });
+    Ok(reply)
+}
+
+async fn forward(sender: &Sender, first: Option<Progress>, mut progress: mpsc::Receiver<Progress>) {
+    let mut next = first;
+    while let Some(event) = next {
+        if sender.send_json(&event.to_json()).await.is_err() {
+            return;
+        }
+        next = progress.recv().await;
+    }
+}
+
+/// A request's body as something to read from where blocking is allowed.
+struct Upload {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Upload {
+    fn of(mut body: Incoming) -> Self {
+        let (sender, pieces) = mpsc::channel(UPLOAD_BACKLOG);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let piece = match frame {
+                    Ok(frame) => match frame.into_data() {
+                        Ok(data) => Ok(data),
+                        Err(_) => continue,
+                    },
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                let broken = piece.is_err();
+                if sender.send(piece).await.is_err() || broken {
+                    return;
+                }
+            }
+        });
+        Self { pieces, current: Bytes::new() }
+    }
+}
+
+impl Read for Upload {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+async fn import(call: Call) -> Result {
+    let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
+    let reference = match (repository, tag) {
+        ("", _) => None,
+        (repository, "") => Some(Reference::parse(repository).map_err(EngineError::from)?),
+        (repository, tag) => {
+            Some(Reference::parse(&format!("{repository}:{tag}")).map_err(EngineError::from)?)
+        }
+    };
+    let message = call.query.get("message");
+    let request = ImportRequest {
+        reference,
+        changes: call.query.all("changes"),
+        message: (!message.is_empty()).then(|| message.to_owned()),
+        platform: platform(&call)?,
+    };
+    let engine = call.app.engine.clone();
+    let upload = Upload::of(call.request.into_body());
+    let (sender, receiver) = mpsc::channel(PROGRESS_BACKLOG);
+    let work = async move {
+        let joined = tokio::task::spawn_blocking(move || {
+            let progress = |event: Progress| drop_old(&sender, event);
+            let id = engine.images().import(upload, &request, &progress)?;
+            engine.image_event("import", &id.to_string(), &id.to_string());
+            // The last message is the image's id.
+            let _ = sender.blocking_send(Progress::Status(id.to_string()));
+            Ok(())
+        });
+        joined.await.map_err(|error| EngineError::system("the import ended early", error))?
+    };
+    progress_reply(receiver, work).await
+}
+
+pub(crate) async fn load(call: Call) -> Result {
+    let quiet = call.query.bool("quiet");
+    let engine = call.app.engine.clone();
+    let upload = Upload::of(call.request.into_body());
+    let (sender, receiver) = mpsc::channel(PROGRESS_BACKLOG);
+    let work = async move {
+        let joined = tokio::task::spawn_blocking(move || {
+            let progress = |event: Progress| match event {
+                Progress::Layer { .. } if quiet => {}
+                event => drop_old(&sender, event),
+            };
+            let told = Arc::new(Mutex::new(0_usize));
+            let counting = |event: Progress| {
+                if matches!(event, Progress::Line(_)) {
+                    *told.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                }
+                progress(event);
+            };
+            let images = engine.images().load(upload, &counting)?;
+            let nothing_told = *told.lock().unwrap_or_else(PoisonError::into_inner) == 0;
+            for image in images {
+                engine.image_event("load", &image.id.to_string(), &image.id.to_string());
+                if nothing_told {
+                    let _ = sender.blocking_send(Progress::Line(loaded_line(&image.references, &image.id)));
+                }
+            }
+            Ok(())
+        });
+        joined.await.map_err(|error| EngineError::system("the load ended early", error))?
+    };
+    progress_reply(receiver, work).await
+}
+
+fn loaded_line(references: &[String], id: &ImageId) -> String {
+    match references.first() {
+        Some(name) => format!("Loaded image: {name}"),
+        None => format!("Loaded image ID: {id}"),
+    }
+}
+
+/// Something to write to where blocking is allowed, whose bytes are a reply's body.
+struct Download(Sender);
+
+impl Write for Download {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Bytes::copy_from_slice(bytes))
+            .map(|()| bytes.len())
+            .map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) async fn save(call: Call, names: Vec<String>) -> Result {
+    let names: Vec<String> = names
+        .iter()
+        .flat_map(|names| names.split(','))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if names.is_empty() {
+        return Err(ApiError::invalid("no image named"));
+    }
+    let engine = call.app.engine.clone();
+    for name in &names {
+        get(&engine, name).await?;
+    }
+    let (sender, reply): (Sender, Reply) = crate::http::stream("application/x-tar");
+    tokio::task::spawn_blocking(move || {
+        let writer = io::BufWriter::with_capacity(256 << 10, Download(sender));
+        if let Err(error) = engine.images().save(&names, writer) {
+            tracing::warn!(error = %EngineError::from(error).report(), "cannot save images");
+        }
+    });
+    Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_filter_has_stars_and_optional_tags() {
+        for (name, pattern, fits) in [
+            ("debian:12", "debian", true),
+            ("debian:12", "deb*", true),
+            ("debian:12", "*:12", true),
+            ("localhost:5000/debian:12", "localhost:5000/debian", true),
+            ("localhost:5000/debian:12", "debian", false),
+            ("a/b:1", "*", false),
+            ("a/b:1", "a/?", true),
+            ("debian:12", "debian:13", false),
+        ] {
+            assert_eq!(name_matches(name, pattern), fits, "{name} {pattern}");
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Containers as `inspect` and `ps` show them.
+
+use std::collections::BTreeMap;
+
+use hyper_engine::{
+    ContainerInfo, ContainerRecord, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE, Filters,
+    LIST_FILTERS, ListQuery, State, Timestamp, short_id,
+};
+use serde_json::{Map, Value, json};
+
+use super::create_host::log_config;
+use crate::http::{ApiError, Result, ok};
+use crate::route::Call;
+
+/// Most bytes of the command that `ps` is sent.
+const COMMAND_MAX: usize = 4096;
+
+pub(crate) async fn inspect(call: Call, id: &str) -> Result {
+    let info = call.app.engine.inspect(id, call.query.bool("size")).await?;
+    ok(&container(&info, &call))
+}
+
+pub(crate) async fn list(call: Call) -> Result {
+    let limit: i64 = call.query.number("limit")?.unwrap_or(0);
+    let mut filters = call.query.get("filters").to_owned();
+    // Before filters, clients had parameters of their own for two of them.
+    for name in ["since", "before"] {
+        let value = call.query.get(name);
+        if !value.is_empty() && filters.is_empty() {
+            filters = json!({name: [value]}).to_string();
+        }
+    }
+    let query = ListQuery {
+        all: call.query.bool("all"),
+        limit: usize::try_from(limit).unwrap_or(0),
+        size: call.query.bool("size"),
+        filters: Filters::parse(&filters, LIST_FILTERS).map_err(ApiError::from)?,
+    };
+    let infos = call.app.engine.list(&query).await?;
+    let now = Timestamp::now();
+    ok(&infos.iter().map(|info| summary(info, now)).collect::<Vec<_>>())
+}
+
+pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
+    let record = &info.record;
+    let mut command = record.command().join(" ");
+    if command.len() > COMMAND_MAX {
+        let end = (0..=COMMAND_MAX).rev().find(|at| command.is_char_boundary(*at)).unwrap_or(0);
+        command.truncate(end);
+    }
+    let mut ports: Vec<Value> = Vec::new();
+    for port in &record.options.exposed_ports {
+        let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
+        if let Ok(number) = number.parse::<u16>()
+            && record.state.is_running()
+        {
+            ports.push(json!({"PrivatePort": number, "Type": kind}));
+        }
+    }
+    let mut host = json!({"NetworkMode": info.network_mode()});
+    if !record.options.annotations.is_empty() {
+        host["Annotations"] = json!(record.options.annotations);
+    }
+    let mut summary = json!({
+        "Id": record.id,
+        "Names": [format!("/{}", record.name)],
+        "Image": info.image_name,
+        "ImageID": record.image_id,
+        "Command": command,
+        "Created": record.created.seconds(),
+        "Ports": ports,
+        "Labels": record.options.labels,
+        "State": record.state.status(),
+        "Status": record.state.describe(now),
+        "HostConfig": host,
+        "NetworkSettings": {"Networks": networks(info)},
+        "Mounts": [],
+    });
+    if let Some((writable, image)) = info.sizes {
+        summary["SizeRw"] = writable.into();
+        summary["SizeRootFs"] = (writable + image).into();
+    }
+    summary
+}
+
+fn container(info: &ContainerInfo, call: &Call) -> Value {
+    let record = &info.record;
+    let mut command = record.command().into_iter();
+    let path = command.next().unwrap_or_default();
+    let directory = call.app.engine.places().container(&record.id);
+    let log_path = info.log.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let mut value = json!({
+        "Id": record.id,
+        "Created": record.created.to_string(),
+        "Path": path,
+        "Args": command.collect::<Vec<_>>(),
+        "State": state(&record.state),
+        "Image": record.image_id,
+        // These files are made inside the VM; nothing of them is on the host.
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": log_path,
+        "Name": format!("/{}", record.name),
+        "RestartCount": 0,
+        "Driver": "erofs",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": if info.execs.is_empty() { Value::Null } else { json!(info.execs) },
+        "HostConfig": host_config(info),
+        "GraphDriver": {
+            "Data": {"Writable": directory.join("rw.ext4").display().to_string()},
+            "Name": "erofs",
+        },
+        "Mounts": [],
+        "Config": config(info),
+        "NetworkSettings": network_settings(info),
+        "Hyper": {
+            "Pod": {
+                "Id": info.pod.id,
+                "Name": info.pod.name,
+                "VCPUs": info.pod.options.vcpus,
+                "MemoryMiB": info.pod.options.memory_mib,
+            },
+        },
+    });
+    if let Some((writable, image)) = info.sizes {
+        value["SizeRw"] = writable.into();
+        value["SizeRootFs"] = (writable + image).into();
+    }
+    value
+}
+
+fn time(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| Timestamp::NEVER.to_owned(), |time| time.to_string())
+}
+
+fn state(state: &State) -> Value {
+    let status = state.status();
+    json!({
+        "Status": status,
+        "Running": state.is_running(),
+        "Paused": status == "paused",
+        "Restarting": false,
+        "OOMKilled": state.oom_killed,
+        "Dead": status == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": time(state.started_at),
+        "FinishedAt": time(state.finished_at),
+    })
+}
+
+/// A list as Go writes it: `null` when it is empty.
+fn list_or_null(list: &[String]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
+fn set(names: &[String]) -> Value {
+    Value::Object(names.iter().map(|name| (name.clone(), json!({}))).collect())
+}
+
+fn config(info: &ContainerInfo) -> Value {
+    let options = &info.record.options;
+    let mut config = json!({
+        "Hostname": info.pod.options.hostname,
+        "Domainname": info.pod.options.domainname,
+        "User": options.user,
+        "AttachStdin": options.attach.stdin,
+        "AttachStdout": options.attach.stdout,
+        "AttachStderr": options.attach.stderr,
+        "Tty": options.tty,
+        "OpenStdin": options.open_stdin,
+        "StdinOnce": options.stdin_once,
+        "Env": options.env,
+        "Cmd": options.cmd,
+        "Image": options.image,
+        "Volumes": if options.image_volumes.is_empty() { Value::Null } else { set(&options.image_volumes) },
+        "WorkingDir": options.working_dir,
+        "Entrypoint": options.entrypoint,
+        "OnBuild": list_or_null(&options.on_build),
+        "Labels": options.labels,
+    });
+    let optional = [
+        ("ExposedPorts", (!options.exposed_ports.is_empty()).then(|| set(&options.exposed_ports))),
+        ("StopSignal", options.stop_signal.as_ref().map(|signal| json!(signal))),
+        ("StopTimeout", options.stop_timeout.map(|timeout| json!(timeout))),
+        ("Shell", (!options.shell.is_empty()).then(|| json!(options.shell))),
+        ("Healthcheck", options.image_healthcheck.clone()),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            config[name] = value;
+        }
+    }
+    config
+}
+
+fn host_config(info: &ContainerInfo) -> Value {
+    let options = &info.record.options;
+    let (limits, security) = (&options.resources, &options.security);
+    let paths = |given: &Option<Vec<String>>, default: &[&str]| match given {
+        Some(paths) => json!(paths),
+        None if security.privileged => Value::Null,
+        None => json!(default),
+    };
+    let ulimits: Vec<_> = limits
+        .ulimits
+        .iter()
+        .map(|limit| json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft}))
+        .collect();
+    let mut host = host_config_of_later();
+    let pid_mode = options.pid_of.as_ref().map(|id| format!("container:{id}")).unwrap_or_default();
+    let ours = json!({
+        "LogConfig": log_config(&options.log),
+        "NetworkMode": info.network_mode(),
+        "AutoRemove": options.auto_remove,
+        "ConsoleSize": options.console_size,
+        "CapAdd": list_or_null(&security.cap_add),
+        "CapDrop": list_or_null(&security.cap_drop),
+        "Dns": options.names.servers,
+        "DnsOptions": options.names.options,
+        "DnsSearch": options.names.search,
+        "ExtraHosts": list_or_null(&options.names.hosts),
+        "GroupAdd": list_or_null(&options.group_add),
+        "OomScoreAdj": limits.oom_score_adj,
+        "PidMode": pid_mode,
+        "Privileged": security.privileged,
+        "ReadonlyRootfs": security.readonly_rootfs,
+        "SecurityOpt": list_or_null(&security.options),
+        "ShmSize": if options.shm_size > 0 { options.shm_size } else { DEFAULT_SHM_SIZE },
+        "CpuShares": limits.cpu_shares,
+        "Memory": limits.memory,
+        "NanoCpus": limits.nano_cpus,
+        "CpuPeriod": limits.cpu_period,
+        "CpuQuota": limits.cpu_quota,
+        "MemoryReservation": limits.memory_reservation,
+        // A VM has no swap: memory and swap together are the memory.
+        "MemorySwap": if limits.memory_swap == 0 { limits.memory } else { limits.memory_swap },
+        "PidsLimit": limits.pids_limit.filter(|limit| *limit > 0),
+        "Ulimits": ulimits,
+        "MaskedPaths": paths(&security.masked_paths, &DEFAULT_MASKED_PATHS),
+        "ReadonlyPaths": paths(&security.readonly_paths, &DEFAULT_READONLY_PATHS),
+    });
+    for (name, value) in ours.as_object().into_iter().flatten() {
+        host.insert(name.clone(), value.clone());
+    }
+    let maps: [(&str, BTreeMap<String, String>); 4] = [
+        ("Annotations", options.annotations.clone()),
+        ("Tmpfs", options.tmpfs.clone()),
+        ("Sysctls", options.sysctls.clone()),
+        (
+            "StorageOpt",
+            options.storage_size.map(|size| ("size".to_owned(), size.to_string())).into_iter().collect(),
+        ),
+    ];
+    for (name, map) in maps {
+        if !map.is_empty() {
+            host.insert(name.to_owned(), json!(map));
+        }
+    }
+    Value::Object(host)
+}
+
+/// What every container has, since nothing else can be asked for yet.
+fn host_config_of_later() -> Map<String, Value> {
+    let value = json!({
+        "Binds": null,
+        "ContainerIDFile": "",
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "VolumeDriver": "",
+        "VolumesFrom": null,
+        "CgroupnsMode": "private",
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": null,
+        "PublishAllPorts": false,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "Runtime": "hyper",
+        "Isolation": "",
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [],
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": "",
+        "CpusetMems": "",
+        "Devices": [],
+        "DeviceCgroupRules": null,
+        "DeviceRequests": null,
+        "MemorySwappiness": null,
+        "OomKillDisable": false,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    });
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The endpoint as both `ps` and `inspect` have it.
+fn networks(info: &ContainerInfo) -> Value {
+    let name = match info.network_mode().as_str() {
+        "bridge" => "bridge",
+        "none" => "none",
+        _ => return json!({}),
+    };
+    json!({name: endpoint(info)})
+}
+
+fn endpoint(info: &ContainerInfo) -> Value {
+    let endpoint = info.endpoint();
+    let text = |value: Option<String>| value.unwrap_or_default();
+    json!({
+        "IPAMConfig": null,
+        "Links": null,
+        "Aliases": null,
+        "MacAddress": text(endpoint.map(|endpoint| endpoint.mac.to_string())),
+        "DriverOpts": null,
+        "NetworkID": network_id(info),
+        "EndpointID": text(endpoint.map(|endpoint| format!("{}-{}", endpoint.pod, endpoint.tap))),
+        "Gateway": text(endpoint.map(|endpoint| endpoint.gateway.to_string())),
+        "IPAddress": text(endpoint.map(|endpoint| endpoint.address.addr().to_string())),
+        "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.address.prefix_len()),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
+    })
+}
+
+fn network_id(info: &ContainerInfo) -> String {
+    if info.endpoint().is_some() { info.bridge.clone() } else { String::new() }
+}
+
+fn network_settings(info: &ContainerInfo) -> Value {
+    let endpoint = endpoint(info);
+    let of = |name: &str| endpoint[name].clone();
+    let ports = match info.record.state.is_running() {
+        true => info.record.options.exposed_ports.iter().map(|port| (port.clone(), Value::Null)).collect(),
+        false => Map::new(),
+    };
+    json!({
+        "Bridge": "",
+        "SandboxID": sandbox(&info.record),
+        "SandboxKey": "",
+        "Ports": ports,
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": of("EndpointID"),
+        "Gateway": of("Gateway"),
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": of("IPAddress"),
+        "IPPrefixLen": of("IPPrefixLen"),
+        "IPv6Gateway": "",
+        "MacAddress": of("MacAddress"),
+        "Networks": networks(info),
+    })
+}
+
+/// The pod stands for docker's network sandbox.
+fn sandbox(record: &ContainerRecord) -> String {
+    if record.state.is_running() { short_id(&record.pod).to_owned() } else { String::new() }
+}

@@ -1,0 +1,117 @@
+//! A container's log.
+
+use std::collections::BTreeMap;
+
+use hyper_engine::{LogLine, LogQuery, LogSource, Timestamp};
+
+use crate::hijack;
+use crate::http::{ApiError, Query, Result};
+use crate::route::Call;
+
+pub(crate) async fn logs(call: Call, id: &str) -> Result {
+    let query = parse(&call.query)?;
+    let (timestamps, details) = (call.query.bool("timestamps"), call.query.bool("details"));
+    let info = call.app.engine.inspect(id, false).await?;
+    let tty = info.record.options.tty;
+    let labels = details.then(BTreeMap::<String, String>::new);
+    let mut lines = call.app.engine.logs(&info.record.id, query)?;
+    let (sender, reply) = crate::http::stream(hijack::content_type(call.version, tty));
+    tokio::spawn(async move {
+        loop {
+            let line = tokio::select! {
+                line = lines.next() => line,
+                () = sender.closed() => return,
+            };
+            match line {
+                Ok(Some(mut line)) => {
+                    if labels.is_some() {
+                        // No label or variable is kept in the log: the details are empty.
+                        line.text.insert(0, ' ');
+                    }
+                    if sender.send(frame(&line, tty, timestamps)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read a log");
+                    return;
+                }
+            }
+        }
+    });
+    Ok(reply)
+}
+
+fn parse(query: &Query) -> Result<LogQuery> {
+    let time = |name: &str| -> Result<Option<Timestamp>> {
+        match query.get(name) {
+            "" => Ok(None),
+            // Go's clients write zero for "none".
+            "0" | "0.000000000" if name == "until" => Ok(None),
+            text => Timestamp::parse(text)
+                .map(Some)
+                .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{name}\": {text:?}"))),
+        }
+    };
+    let tail = match query.get("tail") {
+        "" | "all" => None,
+        // Docker takes what is no number for all.
+        text => text.parse::<i64>().ok().and_then(|lines| usize::try_from(lines).ok()),
+    };
+    Ok(LogQuery {
+        stdout: query.bool("stdout"),
+        stderr: query.bool("stderr"),
+        since: time("since")?,
+        until: time("until")?,
+        tail,
+        follow: query.bool("follow"),
+    })
+}
+
+/// An entry as it goes over the wire: with docker's 8-byte header, or raw for a terminal.
+pub(super) fn frame(line: &LogLine, tty: bool, timestamps: bool) -> Vec<u8> {
+    let text = match timestamps {
+        true => format!("{} {}", line.time_text, line.text),
+        false => line.text.clone(),
+    };
+    if tty {
+        return text.into_bytes();
+    }
+    let number = match line.source {
+        LogSource::Stdout => 1,
+        LogSource::Stderr => 2,
+    };
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let mut frame = vec![number, 0, 0, 0];
+    frame.extend(length.to_be_bytes());
+    frame.extend(text.into_bytes());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_dockers_header() {
+        let line = LogLine {
+            source: LogSource::Stderr,
+            time: Timestamp(0),
+            time_text: "1970-01-01T00:00:00.000000000Z".into(),
+            text: "hi\n".into(),
+        };
+        assert_eq!(frame(&line, false, false), b"\x02\0\0\0\0\0\0\x03hi\n");
+        assert_eq!(frame(&line, true, true), b"1970-01-01T00:00:00.000000000Z hi\n");
+    }
+
+    #[test]
+    fn query_is_read_as_docker_reads_it() {
+        let query = parse(&Query::parse(Some("stdout=1&tail=10&since=1.5&until=0&follow=true"))).unwrap();
+        assert_eq!(query.tail, Some(10));
+        assert_eq!(query.since, Some(Timestamp(1_500_000_000)));
+        assert_eq!(query.until, None);
+        assert!(query.stdout && !query.stderr && query.follow);
+        assert!(parse(&Query::parse(Some("since=x"))).is_err());
+    }
+}

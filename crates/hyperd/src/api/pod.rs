@@ -1,0 +1,86 @@
+//! Pods: endpoints of our own.
+
+use hyper::StatusCode;
+use hyper_engine::{PodInfo, PodRequest};
+use serde_json::{Value, json};
+
+use super::to_the_end;
+use crate::fields::Fields;
+use crate::http::{Result, done, json as json_reply, ok, read_json};
+use crate::route::Call;
+
+pub(crate) async fn create(call: Call) -> Result {
+    let engine = call.app.engine.clone();
+    let mut fields = Fields::of(read_json(call.request).await?, "")?;
+    let optional = |text: String| (!text.is_empty()).then_some(text);
+    let request = PodRequest {
+        name: fields.string("Name")?,
+        nano_cpus: fields.int("NanoCpus")?,
+        memory: fields.int("Memory")?,
+        hostname: fields.string("Hostname")?,
+        domainname: fields.string("Domainname")?,
+        isolated: fields.bool("NetworkDisabled")?,
+        sysctls: fields.string_map("Sysctls")?,
+        labels: fields.string_map("Labels")?,
+        kernel: optional(fields.string("Kernel")?),
+        hypervisor: optional(fields.string("Hypervisor")?),
+    };
+    fields.finish()?;
+    let id = to_the_end(async move { engine.create_pod(request).await }).await?;
+    Ok(json_reply(StatusCode::CREATED, &json!({"Id": id, "Warnings": []})))
+}
+
+pub(crate) async fn list(call: Call) -> Result {
+    let pods = call.app.engine.list_pods().await;
+    ok(&pods.iter().map(pod).collect::<Vec<_>>())
+}
+
+pub(crate) async fn inspect(call: Call, name: &str) -> Result {
+    ok(&pod(&call.app.engine.inspect_pod(name).await?))
+}
+
+pub(crate) async fn start(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.app.engine.clone(), name.to_owned());
+    to_the_end(async move { engine.start_pod(&name).await }).await?;
+    done()
+}
+
+pub(crate) async fn remove(call: Call, name: &str) -> Result {
+    let (engine, name, force) = (call.app.engine.clone(), name.to_owned(), call.query.bool("force"));
+    to_the_end(async move { engine.remove_pod(&name, force).await }).await?;
+    done()
+}
+
+fn pod(info: &PodInfo) -> Value {
+    let (record, options) = (&info.record, &info.record.options);
+    let containers: Vec<_> = info
+        .containers
+        .iter()
+        .map(|container| {
+            json!({"Id": container.id, "Name": container.name, "State": container.state.status()})
+        })
+        .collect();
+    let address = record.endpoint.as_ref().map(|endpoint| endpoint.address.addr().to_string());
+    json!({
+        "Id": record.id,
+        "Name": record.name.as_deref().unwrap_or_default(),
+        "Explicit": record.explicit,
+        "Created": record.created.to_string(),
+        "State": if info.vm.is_some() { "running" } else { "stopped" },
+        "Containers": containers,
+        "VCPUs": options.vcpus,
+        "MemoryMiB": options.memory_mib,
+        "Hostname": options.hostname,
+        "Domainname": options.domainname,
+        "Sysctls": options.sysctl,
+        "Labels": options.labels,
+        "IPAddress": address.unwrap_or_default(),
+        "Kernel": options.kernel,
+        "Hypervisor": info.vm.as_ref().map_or_else(
+            || options.hypervisor.clone().unwrap_or_default(),
+            |vm| format!("{} ({})", vm.hypervisor, vm.accelerator),
+        ),
+        "KernelVersion": info.vm.as_ref().and_then(|vm| vm.kernel.clone()),
+        "Pid": info.vm.as_ref().and_then(|vm| vm.vmm_pid),
+    })
+}

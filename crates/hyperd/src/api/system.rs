@@ -1,0 +1,270 @@
+//! The daemon itself: version, info, disk usage, health.
+
+use std::collections::BTreeMap;
+
+use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA};
+use hyper_engine::{DEFAULT_MEMORY_MIB, ListQuery, OVERHEAD_MIB, Timestamp, host_cpus};
+use serde_json::{Value, json};
+
+use super::image;
+use crate::http::{ApiError, Reply, Result, ok, text};
+use crate::route::{API_VERSION, Call, MIN_API_VERSION};
+
+pub(crate) fn ping() -> Reply {
+    let mut reply = text("OK");
+    let headers = reply.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert("Swarm", HeaderValue::from_static("inactive"));
+    reply
+}
+
+/// Release of the host's kernel and name of the host.
+fn host() -> (String, String) {
+    let uname = rustix::system::uname();
+    (uname.release().to_string_lossy().into_owned(), uname.nodename().to_string_lossy().into_owned())
+}
+
+pub(crate) async fn version(_call: Call) -> Result {
+    let version = env!("CARGO_PKG_VERSION");
+    let (kernel, _) = host();
+    ok(&json!({
+        "Platform": {"Name": "Hyper"},
+        "Components": [{
+            "Name": "Engine",
+            "Version": version,
+            "Details": {
+                "ApiVersion": API_VERSION,
+                "Arch": "amd64",
+                "Experimental": "false",
+                "KernelVersion": kernel,
+                "MinAPIVersion": MIN_API_VERSION,
+                "Os": "linux",
+            },
+        }],
+        "Version": version,
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": "amd64",
+        "KernelVersion": kernel,
+        "BuildTime": "",
+    }))
+}
+
+/// The host's operating system, from `os-release`.
+fn os_release() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string("/etc/os-release")
+        .or_else(|_| std::fs::read_to_string("/usr/lib/os-release"))
+        .unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()))
+        .collect()
+}
+
+pub(crate) async fn info(call: Call) -> Result {
+    let engine = &call.app.engine;
+    let containers = engine.list(&ListQuery { all: true, ..ListQuery::default() }).await?;
+    let count = |status: &str| containers.iter().filter(|info| info.record.state.status() == status).count();
+    let (running, paused) = (count("running"), count("paused"));
+    let images = image::all(engine).await?.len();
+    let (kernel, name) = host();
+    let os = os_release();
+    let sysinfo = rustix::system::sysinfo();
+    let memory = sysinfo.totalram * u64::from(sysinfo.mem_unit);
+    let mut value = json!({
+        "ID": engine.id(),
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": containers.len() - running - paused,
+        "Images": images,
+        "Driver": "erofs",
+        "DriverStatus": [["Layers", "read-only EROFS disks"], ["Writable layer", "ext4 disk"]],
+        "Plugins": {
+            "Volume": [], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file", "none"],
+        },
+        "MemoryLimit": true,
+        "SwapLimit": false,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": false,
+        "PidsLimit": true,
+        "IPv4Forwarding": true,
+        "BridgeNfIptables": false,
+        "BridgeNfIp6tables": false,
+    });
+    let second = json!({
+        "Debug": call.app.debug,
+        "NFd": std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        "OomKillDisable": false,
+        "NGoroutines": 0,
+        "SystemTime": Timestamp::now().to_string(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "none",
+        "CgroupVersion": "2",
+        "NEventsListener": engine.event_listeners(),
+        "KernelVersion": kernel,
+        "OperatingSystem": os.get("PRETTY_NAME").cloned().unwrap_or_else(|| "Linux".to_owned()),
+        "OSVersion": os.get("VERSION_ID").cloned().unwrap_or_default(),
+        "OSType": "linux",
+        "Architecture": "x86_64",
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": registries(engine),
+        "NCPU": host_cpus(),
+        "MemTotal": memory,
+        "GenericResources": null,
+        "DockerRootDir": engine.places().root.display().to_string(),
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": name,
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Runtimes": {"hyper": {"path": "containerd-shim-hyper-v2"}},
+        "DefaultRuntime": "hyper",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": "", "Expected": ""},
+        "RuncCommit": {"ID": "", "Expected": ""},
+        "InitCommit": {"ID": "", "Expected": ""},
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "CDISpecDirs": [],
+        "Warnings": null,
+    });
+    if let (Value::Object(first), Value::Object(second)) = (&mut value, second) {
+        first.extend(second);
+    }
+    ok(&value)
+}
+
+fn registries(engine: &hyper_engine::Engine) -> Value {
+    let config = engine.registries();
+    let (cidrs, hosts): (Vec<&String>, Vec<&String>) =
+        config.insecure.iter().partition(|entry| entry.contains('/'));
+    let mirrors = config.mirrors.get("docker.io").cloned().unwrap_or_default();
+    let mut index = serde_json::Map::new();
+    index.insert(
+        "docker.io".to_owned(),
+        json!({"Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true}),
+    );
+    for host in hosts {
+        index.insert(host.clone(), json!({"Name": host, "Mirrors": [], "Secure": false, "Official": false}));
+    }
+    let cidrs: Vec<Value> = cidrs.into_iter().map(|cidr| json!(cidr)).chain([json!("127.0.0.0/8")]).collect();
+    json!({
+        "AllowNondistributableArtifactsCIDRs": null,
+        "AllowNondistributableArtifactsHostnames": null,
+        "InsecureRegistryCIDRs": cidrs,
+        "IndexConfigs": index,
+        "Mirrors": mirrors,
+    })
+}
+
+/// What docker's `info` has no field for.
+pub(crate) async fn hyper_info(call: Call) -> Result {
+    let engine = &call.app.engine;
+    let places = engine.places();
+    let hypervisor = engine.hypervisor_report().await;
+    let guest =
+        |name: &str| places.guest_file(name).map(|path| path.display().to_string()).unwrap_or_default();
+    let pods = engine.list_pods().await;
+    ok(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "root": places.root.display().to_string(),
+        "run": places.run.display().to_string(),
+        "hypervisor": hypervisor,
+        "guest": {"kernel": guest("vmlinux"), "initramfs": guest("initramfs.cpio")},
+        "pods": {"total": pods.len(), "running": pods.iter().filter(|pod| pod.vm.is_some()).count()},
+        "defaults": {
+            "memory_mib": DEFAULT_MEMORY_MIB,
+            "memory_overhead_mib": OVERHEAD_MIB,
+        },
+    }))
+}
+
+pub(crate) async fn doctor(call: Call) -> Result {
+    ok(&call.app.engine.doctor().await)
+}
+
+pub(crate) async fn disk_usage(call: Call) -> Result {
+    let engine = &call.app.engine;
+    let containers = engine.list(&ListQuery { all: true, size: true, ..ListQuery::default() }).await?;
+    let images = image::all(engine).await?;
+    let mut layers: BTreeMap<_, u64> = BTreeMap::new();
+    for image in &images {
+        for layer in &image.layers {
+            layers.insert(layer.blob.clone(), layer.blob_size);
+        }
+    }
+    let used = |image: &hyper_engine::image::Image| {
+        containers.iter().filter(|info| info.record.image_id == image.id.to_string()).count()
+    };
+    let images: Vec<Value> =
+        images.iter().map(|image| image::summary(image, i64::try_from(used(image)).unwrap_or(-1))).collect();
+    let now = Timestamp::now();
+    let containers: Vec<Value> = containers.iter().map(|info| super::inspect::summary(info, now)).collect();
+    ok(&json!({
+        "LayersSize": layers.values().sum::<u64>(),
+        "Images": images,
+        "Containers": containers,
+        "Volumes": [],
+        "BuildCache": [],
+    }))
+}
+
+/// There are none yet; clients that only look are not refused.
+pub(crate) fn no_volumes() -> Result {
+    ok(&json!({"Volumes": [], "Warnings": null}))
+}
+
+fn network_value(name: &str) -> Value {
+    let driver = if name == "none" { "null" } else { "bridge" };
+    json!({
+        "Name": name,
+        "Id": name,
+        "Created": Timestamp::NEVER,
+        "Scope": "local",
+        "Driver": driver,
+        "EnableIPv6": false,
+        "IPAM": {"Driver": "default", "Options": null, "Config": []},
+        "Internal": false,
+        "Attachable": false,
+        "Ingress": false,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": false,
+        "Containers": {},
+        "Options": {},
+        "Labels": {},
+    })
+}
+
+/// The two networks that there are.
+pub(crate) async fn networks(call: &Call) -> Result {
+    let filters = hyper_engine::Filters::parse(
+        call.query.get("filters"),
+        &["name", "id", "driver", "label", "scope", "type", "dangling"],
+    )?;
+    let names = ["bridge", "none"].into_iter().filter(|name| {
+        filters.any("name", &|wanted| name.contains(wanted)) && filters.any("id", &|wanted| *name == wanted)
+    });
+    ok(&names.map(network_value).collect::<Vec<_>>())
+}
+
+pub(crate) async fn network(_call: &Call, name: &str) -> Result {
+    match name {
+        "bridge" | "none" => ok(&network_value(name)),
+        other => Err(ApiError::new(hyper::StatusCode::NOT_FOUND, format!("network {other} not found"))),
+    }
+}

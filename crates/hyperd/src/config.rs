@@ -1,0 +1,146 @@
+//! What the daemon is told by its environment and command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use hyper_engine::{DEFAULT_ROOT, DEFAULT_RUN, DEFAULT_STORAGE_SIZE, Places};
+
+/// The command line's help.
+pub(crate) const HELP: &str = "\
+hyperd: the Hyper daemon, serving the Docker Engine API
+
+usage: hyperd [OPTIONS]
+
+  --root DIR                state (HYPER_ROOT, default /var/lib/hyper)
+  --run DIR                 sockets and pids (HYPER_RUN, default /run/hyper)
+  -H, --host unix://PATH    where to listen (HYPER_HOST, default unix://RUN/hyper.sock)
+  --guest DIR               guest kernel and initramfs (HYPER_GUEST)
+  --storage-size SIZE       writable layer of a container (HYPER_STORAGE_SIZE, default 20G, sparse)
+  --insecure-registry HOST  plain HTTP or an unknown certificate is accepted (repeatable)
+  --registry-mirror URL     asked before docker.io (repeatable)
+  --debug                   more log (HYPER_DEBUG=1); RUST_LOG chooses in detail
+  --version, --help
+";
+
+/// The daemon's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) root: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) guest: Option<PathBuf>,
+    pub(crate) storage_size: u64,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) mirrors: Vec<String>,
+    pub(crate) debug: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Serve(Box<Config>),
+    Help,
+    Version,
+}
+
+impl Config {
+    /// Reads command line and environment; the first wins.
+    ///
+    /// # Errors
+    /// An option that is not known, misses its value, or has one that makes no sense.
+    pub(crate) fn read(
+        args: impl IntoIterator<Item = String>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Command> {
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let (mut root, mut run, mut host) = (env("HYPER_ROOT"), env("HYPER_RUN"), env("HYPER_HOST"));
+        let (mut guest, mut storage) = (env("HYPER_GUEST"), env("HYPER_STORAGE_SIZE"));
+        let (mut insecure_registries, mut mirrors) = (Vec::new(), Vec::new());
+        let mut debug = env("HYPER_DEBUG").is_some_and(|value| value != "0");
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let (name, inline) = match arg.split_once('=') {
+                Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
+                _ => (arg, None),
+            };
+            let mut value =
+                || inline.clone().or_else(|| args.next()).with_context(|| format!("{name} needs a value"));
+            match name.as_str() {
+                "--root" => root = Some(value()?),
+                "--run" => run = Some(value()?),
+                "-H" | "--host" => host = Some(value()?),
+                "--guest" => guest = Some(value()?),
+                "--storage-size" => storage = Some(value()?),
+                "--insecure-registry" => insecure_registries.push(value()?),
+                "--registry-mirror" => mirrors.push(value()?),
+                "--debug" | "-D" => debug = true,
+                "--help" | "-h" => return Ok(Command::Help),
+                "--version" | "-v" => return Ok(Command::Version),
+                other => bail!("unknown option {other} (see --help)"),
+            }
+        }
+        let absolute = |path: Option<String>, default: &str| {
+            std::path::absolute(path.as_deref().unwrap_or(default)).context("cannot make a path absolute")
+        };
+        let run = absolute(run, DEFAULT_RUN)?;
+        let socket = match host.as_deref() {
+            None => run.join("hyper.sock"),
+            Some(host) => match host.strip_prefix("unix://") {
+                Some(path) if path.starts_with('/') => PathBuf::from(path),
+                _ => bail!("cannot listen on {host:?}: only unix:///absolute/path is supported"),
+            },
+        };
+        let storage_size = match storage {
+            Some(text) => hyper_engine::parse_size(&text).map_err(|error| anyhow::anyhow!(error.report()))?,
+            None => DEFAULT_STORAGE_SIZE,
+        };
+        Ok(Command::Serve(Box::new(Self {
+            root: absolute(root, DEFAULT_ROOT)?,
+            run,
+            socket,
+            guest: guest.map(PathBuf::from),
+            storage_size,
+            insecure_registries,
+            mirrors,
+            debug,
+        })))
+    }
+
+    /// Directories for the engine.
+    pub(crate) fn places(&self) -> Places {
+        Places { root: self.root.clone(), run: self.run.clone(), guest: self.guest.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Command> {
+        Config::read(args.iter().map(|arg| (*arg).to_owned()), |name| {
+            env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn command_line_wins_over_environment_over_defaults() {
+        let Ok(Command::Serve(config)) =
+            read(&["--run=/r", "--insecure-registry", "a:1"], &[("HYPER_RUN", "/e"), ("HYPER_ROOT", "/s")])
+        else {
+            panic!("must be read")
+        };
+        assert_eq!(config.run, PathBuf::from("/r"));
+        assert_eq!(config.socket, PathBuf::from("/r/hyper.sock"));
+        assert_eq!(config.root, PathBuf::from("/s"));
+        assert_eq!(config.insecure_registries, ["a:1"]);
+        assert_eq!(config.storage_size, DEFAULT_STORAGE_SIZE);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(read(&["--nosuch"], &[]).is_err());
+        assert!(read(&["--root"], &[]).is_err());
+        assert!(read(&["-H", "tcp://0.0.0.0:2375"], &[]).is_err());
+        assert!(read(&[], &[("HYPER_STORAGE_SIZE", "1")]).is_err());
+    }
+}

@@ -1,0 +1,274 @@
+//! Requests and replies: bodies, errors, query parameters.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use hyper_engine::{EngineError, Kind};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+/// Most bytes of a JSON body.
+const JSON_MAX: usize = 8 << 20;
+
+/// Pieces of a streamed reply that may wait for a slow client; then the sender waits.
+const STREAM_BACKLOG: usize = 16;
+
+/// A request as it came.
+pub(crate) type Request = hyper::Request<Incoming>;
+
+/// A reply's body.
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
+
+/// A reply.
+pub(crate) type Reply = Response<Body>;
+
+/// A request that failed: status and text for the client.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, message)
+    }
+
+    pub(crate) fn reply(&self) -> Reply {
+        if self.status == StatusCode::NOT_MODIFIED {
+            return empty(self.status);
+        }
+        json(self.status, &serde_json::json!({"message": self.message}))
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let status = match error.kind {
+            Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Conflict => StatusCode::CONFLICT,
+            Kind::NotModified => StatusCode::NOT_MODIFIED,
+            Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+            Kind::Unauthorized => StatusCode::UNAUTHORIZED,
+            Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.report())
+    }
+}
+
+/// What handlers return.
+pub(crate) type Result<T = Reply, E = ApiError> = std::result::Result<T, E>;
+
+/// A reply without a body.
+pub(crate) fn empty(status: StatusCode) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::new()).boxed());
+    *reply.status_mut() = status;
+    reply
+}
+
+/// A reply with a JSON body.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+    let text = match serde_json::to_vec(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            text
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot encode a reply");
+            return empty(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    };
+    let mut reply = Response::new(Full::new(Bytes::from(text)).boxed());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+/// 200 with a JSON body.
+pub(crate) fn ok(value: &impl Serialize) -> Result {
+    Ok(json(StatusCode::OK, value))
+}
+
+/// 204.
+pub(crate) fn done() -> Result {
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// 200 with plain text.
+pub(crate) fn text(content: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from_static(content.as_bytes())).boxed());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+}
+
+/// The sending end of a streamed reply. Sending fails when the client has gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender(mpsc::Sender<Bytes>);
+
+impl Sender {
+    pub(crate) async fn send(&self, bytes: impl Into<Bytes>) -> std::result::Result<(), Gone> {
+        self.0.send(bytes.into()).await.map_err(|_| Gone)
+    }
+
+    /// One JSON object and the line end after it.
+    pub(crate) async fn send_json(&self, value: &Value) -> std::result::Result<(), Gone> {
+        self.send(format!("{value}\r\n")).await
+    }
+
+    pub(crate) fn blocking_send(&self, bytes: impl Into<Bytes>) -> std::result::Result<(), Gone> {
+        self.0.blocking_send(bytes.into()).map_err(|_| Gone)
+    }
+
+    /// Resolves when the client has gone.
+    pub(crate) async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// The client has gone.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the client has gone")]
+pub(crate) struct Gone;
+
+/// A streamed body.
+struct StreamBody(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// A reply whose body is sent piece by piece.
+pub(crate) fn stream(content_type: &'static str) -> (Sender, Reply) {
+    let (sender, receiver) = mpsc::channel(STREAM_BACKLOG);
+    let mut reply = Response::new(StreamBody(receiver).boxed());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    (Sender(sender), reply)
+}
+
+/// Reads a JSON body; none at all is `null`.
+pub(crate) async fn read_json(request: Request) -> Result<Value> {
+    if request.body().size_hint().lower() > JSON_MAX as u64 {
+        return Err(ApiError::invalid("request body too large"));
+    }
+    let body = Limited::new(request.into_body(), JSON_MAX)
+        .collect()
+        .await
+        .map_err(|error| ApiError::invalid(format!("cannot read request body: {error}")))?
+        .to_bytes();
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| ApiError::invalid(format!("invalid JSON in request body: {error}")))
+}
+
+/// The query parameters of a request.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(&name.replace('+', " ")), decode(&value.replace('+', " ")))
+                })
+                .collect(),
+        )
+    }
+
+    /// The value of a parameter; empty when it is not given.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// All values of a parameter.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
+    /// Docker's rule: everything but a few words is true.
+    pub(crate) fn bool(&self, name: &str) -> bool {
+        !matches!(self.get(name).trim().to_ascii_lowercase().as_str(), "" | "0" | "no" | "false" | "none")
+    }
+
+    /// A number, if it is given.
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
+        match self.get(name) {
+            "" => Ok(None),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| ApiError::invalid(format!("invalid value {text:?} for parameter {name}"))),
+        }
+    }
+}
+
+/// Decodes `%XX`; what is malformed stays as it is, what is no UTF-8 becomes the replacement character.
+pub(crate) fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_parameters_are_decoded() {
+        let query = Query::parse(Some("name=a%2Fb+c&all=1&x&names=a&names=b&bad=%zz%"));
+        assert_eq!(query.get("name"), "a/b c");
+        assert!(query.bool("all") && !query.bool("x") && query.has("x"));
+        assert_eq!(query.all("names"), ["a", "b"]);
+        assert_eq!(query.get("bad"), "%zz%");
+        assert_eq!(Query::parse(Some("t=5")).number::<i64>("t").unwrap(), Some(5));
+        assert!(Query::parse(Some("t=x")).number::<i64>("t").is_err());
+    }
+}

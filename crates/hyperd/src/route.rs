@@ -1,0 +1,215 @@
+//! Which handler answers which request.
+
+use std::sync::Arc;
+
+use hyper::header::{HeaderValue, SERVER};
+use hyper::{Method, StatusCode};
+
+use crate::api::{attach, container, create, events, exec, image, inspect, logs, pod, stats, system};
+use crate::http::{ApiError, Query, Reply, Request, Result, decode};
+use crate::server::App;
+
+/// The API's version, as docker counts them.
+pub(crate) const API_VERSION: &str = "1.47";
+
+/// The oldest version that clients may ask for.
+pub(crate) const MIN_API_VERSION: &str = "1.24";
+
+/// What a handler gets.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) request: Request,
+    pub(crate) query: Query,
+    /// Minor number of the version that the client asked for.
+    pub(crate) version: u32,
+}
+
+/// Answers a request.
+pub(crate) async fn handle(app: Arc<App>, request: Request) -> Reply {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let head = method == Method::HEAD;
+    let answered = dispatch(app, request).await;
+    let mut reply = answered.unwrap_or_else(|error| {
+        if error.status.is_server_error() && error.status != StatusCode::NOT_IMPLEMENTED {
+            tracing::error!(%method, %uri, error = error.message, "a request failed");
+        } else {
+            tracing::debug!(%method, %uri, error = error.message, "a request was refused");
+        }
+        error.reply()
+    });
+    if head {
+        *reply.body_mut() = crate::http::empty(StatusCode::OK).into_body();
+    }
+    let headers = reply.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers
+        .insert(SERVER, HeaderValue::from_static(concat!("Hyper/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    reply
+}
+
+async fn dispatch(app: Arc<App>, request: Request) -> Result {
+    let path = request.uri().path().to_owned();
+    let (version, path) = split_version(&path)?;
+    let segments: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let query = Query::parse(request.uri().query());
+    let method = request.method().clone();
+    let call = Call { app, request, query, version };
+    match segments.as_slice() {
+        ["containers", rest @ ..] => containers(call, &method, rest).await,
+        ["exec", id, verb] => execs(call, &method, id, verb).await,
+        ["images", rest @ ..] => images(call, &method, rest).await,
+        ["hyper", rest @ ..] => own(call, &method, rest).await,
+        rest => others(call, &method, rest).await,
+    }
+}
+
+/// Takes `/v1.NN` off a path.
+fn split_version(path: &str) -> Result<(u32, &str)> {
+    let minor = |version: &str| version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok());
+    let newest = minor(API_VERSION).expect("the constant has this form");
+    let Some(rest) = path.strip_prefix("/v") else { return Ok((newest, path)) };
+    let (version, tail) = rest.split_once('/').unwrap_or((rest, ""));
+    let Some(asked) = minor(version) else { return Ok((newest, path)) };
+    let oldest = minor(MIN_API_VERSION).expect("the constant has this form");
+    if asked < oldest {
+        return Err(ApiError::invalid(format!(
+            "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade \
+             your client to a newer version"
+        )));
+    }
+    if asked > newest {
+        return Err(ApiError::invalid(format!(
+            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        )));
+    }
+    Ok((asked, &path[path.len() - tail.len()..]))
+}
+
+async fn containers(call: Call, method: &Method, path: &[&str]) -> Result {
+    match (method.as_str(), path) {
+        ("GET", ["json"]) => inspect::list(call).await,
+        ("POST", ["create"]) => create::create(call).await,
+        ("POST", ["prune"]) => container::prune(call).await,
+        ("DELETE", [id]) => container::remove(call, id).await,
+        ("GET", [id, "json"]) => inspect::inspect(call, id).await,
+        ("GET", [id, "logs"]) => logs::logs(call, id).await,
+        ("GET", [id, "top"]) => stats::top(call, id).await,
+        ("GET", [id, "stats"]) => stats::stats(call, id).await,
+        ("POST", [id, "start"]) => container::start(call, id).await,
+        ("POST", [id, "stop"]) => container::stop(call, id).await,
+        ("POST", [id, "restart"]) => container::restart(call, id).await,
+        ("POST", [id, "kill"]) => container::kill(call, id).await,
+        ("POST", [id, "rename"]) => container::rename(call, id).await,
+        ("POST", [id, "pause"]) => container::pause(call, id).await,
+        ("POST", [id, "unpause"]) => container::unpause(call, id).await,
+        ("POST", [id, "resize"]) => container::resize(call, id).await,
+        ("POST", [id, "wait"]) => container::wait(call, id).await,
+        ("POST", [id, "attach"]) => attach::attach(call, id).await,
+        ("POST", [id, "exec"]) => exec::create(call, id).await,
+        ("GET", [_, "attach", "ws"]) => later("attaching by websocket"),
+        ("GET" | "HEAD" | "PUT", [_, "archive"]) => later("copying files (docker cp)"),
+        ("GET", [_, "export"]) => later("exporting a container"),
+        ("GET", [_, "changes"]) => later("showing changes (docker diff)"),
+        ("POST", [_, "update"]) => later("updating a container"),
+        ("GET" | "POST", [_, "checkpoints", ..]) => later("checkpoints"),
+        _ => missing(method, path),
+    }
+}
+
+async fn execs(call: Call, method: &Method, id: &str, verb: &str) -> Result {
+    match (method.as_str(), verb) {
+        ("POST", "start") => exec::start(call, id).await,
+        ("POST", "resize") => exec::resize(call, id).await,
+        ("GET", "json") => exec::inspect(&call, id),
+        _ => missing(method, &["exec", id, verb]),
+    }
+}
+
+/// Image names have slashes: the last part of the path is the verb.
+async fn images(call: Call, method: &Method, path: &[&str]) -> Result {
+    match (method.as_str(), path) {
+        ("GET", ["json"]) => image::list(call).await,
+        ("POST", ["create"]) => image::pull_or_import(call).await,
+        ("POST", ["load"]) => image::load(call).await,
+        ("GET", ["get"]) => {
+            let names = call.query.all("names");
+            image::save(call, names).await
+        }
+        ("POST", ["prune"]) => image::prune(call).await,
+        ("GET", ["search"]) => later("searching registries"),
+        ("GET", [name @ .., "json"]) => image::inspect(call, &name.join("/")).await,
+        ("GET", [name @ .., "history"]) => image::history(call, &name.join("/")).await,
+        ("GET", [name @ .., "get"]) => image::save(call, vec![name.join("/")]).await,
+        ("POST", [name @ .., "tag"]) => image::tag(call, &name.join("/")).await,
+        ("POST", [_, .., "push"]) => later("pushing images"),
+        ("DELETE", name) if !name.is_empty() => image::remove(call, &name.join("/")).await,
+        _ => missing(method, path),
+    }
+}
+
+/// Endpoints of our own.
+async fn own(call: Call, method: &Method, path: &[&str]) -> Result {
+    match (method.as_str(), path) {
+        ("GET", ["info"]) => system::hyper_info(call).await,
+        ("GET", ["doctor"]) => system::doctor(call).await,
+        ("GET", ["containers", id, "timeline"]) => stats::timeline(call, id).await,
+        ("GET", ["pods"]) => pod::list(call).await,
+        ("POST", ["pods"]) => pod::create(call).await,
+        ("GET", ["pods", name]) => pod::inspect(call, name).await,
+        ("POST", ["pods", name, "start"]) => pod::start(call, name).await,
+        ("DELETE", ["pods", name]) => pod::remove(call, name).await,
+        _ => missing(method, path),
+    }
+}
+
+async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
+    match (method.as_str(), path) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping()),
+        ("GET", ["version"]) => system::version(call).await,
+        ("GET", ["info"]) => system::info(call).await,
+        ("GET", ["events"]) => events::events(call).await,
+        ("GET", ["system", "df"]) => system::disk_usage(call).await,
+        ("POST", ["auth"]) => later("checking a login (docker login)"),
+        ("POST", ["commit"]) => later("committing a container"),
+        ("POST", ["build" | "session" | "grpc", ..]) => later("building images"),
+        ("GET", ["volumes"]) => system::no_volumes(),
+        (_, ["volumes", ..]) => later("volumes"),
+        ("GET", ["networks"]) => system::networks(&call).await,
+        ("GET", ["networks", name]) => system::network(&call, name).await,
+        (_, ["networks", ..]) => later("user-defined networks"),
+        ("GET", ["distribution", ..]) => later("looking into registries"),
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not a swarm manager: Hyper has no swarm mode.",
+        )),
+        (_, ["plugins", ..]) => later("plugins"),
+        _ => missing(method, path),
+    }
+}
+
+fn later(what: &str) -> Result {
+    Err(ApiError::unsupported(format!("{what} is not supported yet")))
+}
+
+fn missing(method: &Method, path: &[&str]) -> Result {
+    tracing::debug!(%method, ?path, "no such endpoint");
+    Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_taken_off_the_path_and_bounded() {
+        assert_eq!(split_version("/v1.41/info").unwrap(), (41, "info"));
+        assert_eq!(split_version("/info").unwrap(), (47, "/info"));
+        assert_eq!(split_version("/volumes").unwrap(), (47, "/volumes"));
+        assert_eq!(split_version("/version").unwrap(), (47, "/version"));
+        assert!(split_version("/v1.23/info").is_err());
+        assert!(split_version("/v1.99/info").is_err());
+    }
+}

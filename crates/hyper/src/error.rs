@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use crate::client::ApiError;
+use crate::format::harmless;
 
 /// Exit code of a daemon's or our own failure outside `run`, as docker's.
 pub const EXIT_FAILURE: i32 = 1;
@@ -69,10 +70,10 @@ impl Failure {
         let mut text = String::new();
         for (depth, error) in self.errors.iter().enumerate() {
             let lead = if depth == 0 { "error" } else { "  caused by" };
-            let _ = writeln!(text, "{lead}: {error}");
+            let _ = writeln!(text, "{lead}: {}", harmless(error));
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "hint: {}", harmless(hint));
         }
         text
     }

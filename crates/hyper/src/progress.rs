@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::client::{ApiError, JsonLines};
 use crate::error::Failure;
+use crate::format::harmless;
 use crate::output;
 use crate::stream::{stderr_is_terminal, stdout_is_terminal};
 
@@ -14,6 +15,8 @@ use crate::stream::{stderr_is_terminal, stdout_is_terminal};
 const REDRAW_HZ: u8 = 12;
 /// Most bars at once: as many layers as an image may have.
 const MAX_BARS: usize = 512;
+/// Most text kept for below the bars, in bytes: a pull has two lines there.
+const MAX_CLOSING: usize = 64 << 10;
 
 /// Where the progress goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,10 +127,10 @@ fn plain(message: &Message) -> Option<String> {
         return None;
     }
     if !message.stream.is_empty() {
-        return Some(message.stream.clone());
+        return Some(harmless(&message.stream));
     }
     let lead = if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
-    Some(format!("{lead}{}\n", message.status))
+    Some(harmless(&format!("{lead}{}\n", message.status)))
 }
 
 struct Bars {
@@ -163,16 +166,17 @@ impl Bars {
         let known = self.by_id.contains_key(&message.id);
         if !(is_layer || known) || self.by_id.len() >= MAX_BARS {
             let lead = if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
-            let line = format!("{lead}{}\n", text.trim_end());
+            let line = harmless(&format!("{lead}{}\n", text.trim_end()));
             match self.by_id.is_empty() {
                 true => drop(self.multi.println(line.trim_end())),
-                false => self.closing += &line,
+                false if self.closing.len() < MAX_CLOSING => self.closing += &line,
+                false => {}
             }
             return;
         }
         let (multi, still) = (&self.multi, &self.still);
         let bar = self.by_id.entry(message.id.clone()).or_insert_with(|| {
-            let bar = ProgressBar::new(0).with_style(still.clone()).with_prefix(message.id.clone());
+            let bar = ProgressBar::new(0).with_style(still.clone()).with_prefix(harmless(&message.id));
             multi.add(bar)
         });
         match &message.progress {
@@ -183,7 +187,7 @@ impl Bars {
             }
             _ => bar.set_style(self.still.clone()),
         }
-        bar.set_message(text.clone());
+        bar.set_message(harmless(text));
         bar.tick();
     }
 

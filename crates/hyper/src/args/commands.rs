@@ -10,7 +10,7 @@ use crate::commands::*;
 
 /// Docker images, straight on a hypervisor
 #[derive(Debug, Parser)]
-#[command(name = "hyper", disable_version_flag = true, disable_help_subcommand = true)]
+#[command(name = "hyper", disable_version_flag = true)]
 pub struct Cli {
     /// Flags before the command.
     #[command(flatten)]

@@ -52,11 +52,12 @@ fn switch(arg: Arg) -> Arg {
 /// Docker's exit code for a command line that cannot be understood.
 pub fn exit_code(kind: ErrorKind) -> i32 {
     match kind {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 0,
         ErrorKind::MissingRequiredArgument
         | ErrorKind::InvalidSubcommand
         | ErrorKind::MissingSubcommand
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         | ErrorKind::TooFewValues
         | ErrorKind::TooManyValues
         | ErrorKind::WrongNumberOfValues => EXIT_FAILURE,

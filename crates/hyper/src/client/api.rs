@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bollard::{BollardRequest, ClientVersion, Docker};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use http1::body::Incoming;
 use http1::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http1::{Method, Request, Response, StatusCode};
@@ -21,6 +21,8 @@ pub const API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_v
 const NO_DEADLINE: u64 = u32::MAX as u64;
 /// Longest error body read, in bytes.
 const MAX_ERROR_BODY: usize = 1 << 20;
+/// Longest answer kept in memory, in bytes: far above a list of all containers.
+const MAX_ANSWER: usize = 256 << 20;
 /// Path of our own endpoints; they carry no API version.
 const OWN_PREFIX: &str = "/hyper/";
 
@@ -113,7 +115,7 @@ impl Client {
     /// The whole answer to a GET, untouched.
     pub async fn bytes(&self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, ApiError> {
         let response = self.send(Method::GET, path, query).await?;
-        Ok(response.into_body().collect().await.map_err(broken)?.to_bytes())
+        whole(response).await
     }
 
     /// The whole answer to a GET as `T`.
@@ -127,8 +129,7 @@ impl Client {
     pub async fn post_json(&self, path: &str, body: &serde_json::Value) -> Result<Bytes, ApiError> {
         let body = Full::new(Bytes::from(body.to_string()));
         let request = self.request(Method::POST, path, &[]).body(body).map_err(broken)?;
-        let response = accept(self.transport.send(request).await?).await?;
-        Ok(response.into_body().collect().await.map_err(broken)?.to_bytes())
+        whole(accept(self.transport.send(request).await?).await?).await
     }
 
     /// An answer of JSON lines. `headers` are extra ones, such as a registry login.
@@ -193,6 +194,11 @@ impl Client {
 
 fn broken<E: std::error::Error + Send + Sync + 'static>(error: E) -> ApiError {
     ApiError::Broken(Box::new(error))
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Bytes, ApiError> {
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    Ok(body.map_err(ApiError::Broken)?.to_bytes())
 }
 
 /// Bollard keeps the version to itself: its request paths carry none.

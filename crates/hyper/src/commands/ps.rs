@@ -9,7 +9,7 @@ use clap::Args;
 use super::App;
 use crate::client::ApiError;
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
-use crate::format::{List, Row, Value, duration, ellipsis, go_time, short_size};
+use crate::format::{List, Row, Value, duration, ellipsis, go_time, quote, short_size};
 use crate::output;
 
 /// Longest command shown, quotes included.
@@ -142,7 +142,7 @@ fn row(container: ContainerSummary, no_trunc: bool, now: i64) -> Row {
         ("ID", text(if no_trunc { id } else { short_id(&id) })),
         ("Names", text(names(&container.names.unwrap_or_default(), no_trunc))),
         ("Image", text(image(container.image, container.image_id, no_trunc))),
-        ("Command", text(format!("\"{command}\""))),
+        ("Command", text(quote(&command))),
         ("CreatedAt", text(go_time(created))),
         ("RunningFor", text(format!("{} ago", duration(now - created)))),
         ("Ports", text(ports(&container.ports.unwrap_or_default()))),

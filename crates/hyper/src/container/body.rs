@@ -9,6 +9,7 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 
+use super::files::read_bounded;
 use super::values::{
     parse_add_host, parse_cpus, parse_expose, parse_ip, parse_mac, parse_mount, parse_pair, parse_ulimit,
 };
@@ -283,13 +284,7 @@ fn security_opt(text: &str) -> Result<String, FlagError> {
     match (key, value) {
         ("seccomp", "unconfined" | "builtin") => Ok(format!("seccomp={value}")),
         ("seccomp", path) if !path.is_empty() => {
-            let length = fs::metadata(path)
-                .map_err(|error| failed(&format!("opening seccomp profile failed: {error}")))?
-                .len();
-            if length > MAX_PROFILE {
-                return Err(failed("the seccomp profile is too large"));
-            }
-            let profile = fs::read(path)
+            let profile = read_bounded(Path::new(path), MAX_PROFILE)
                 .map_err(|error| failed(&format!("opening seccomp profile failed: {error}")))?;
             let profile: serde_json::Value = serde_json::from_slice(&profile)
                 .map_err(|error| failed(&format!("compacting json for seccomp profile failed: {error}")))?;

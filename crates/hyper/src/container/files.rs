@@ -1,7 +1,8 @@
 //! Environment and label values, from flags and from files.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::FlagError;
@@ -60,6 +61,19 @@ pub fn labels(files: &[PathBuf], flags: &[String]) -> Result<HashMap<String, Str
     Ok(labels)
 }
 
+/// All bytes of a file of at most `limit` bytes.
+///
+/// # Errors
+/// What the system says, or that the file is too large; the file's own size is not believed.
+pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("the file is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// The lines of a file of `NAME=VALUE`; `alone` decides about lines that are only a name.
 fn read_pairs(
     path: &Path,
@@ -69,11 +83,7 @@ fn read_pairs(
     let flag = if kind == "env" { "env-file" } else { "label-file" };
     let shown = path.display().to_string();
     let failed = |reason: String| FlagError::new(flag, &shown, &reason);
-    let length = fs::metadata(path).map_err(|error| failed(format!("open {shown}: {error}")))?.len();
-    if length > MAX_FILE {
-        return Err(failed(format!("the file is larger than {MAX_FILE} bytes")));
-    }
-    let bytes = fs::read(path).map_err(|error| failed(format!("open {shown}: {error}")))?;
+    let bytes = read_bounded(path, MAX_FILE).map_err(|error| failed(format!("open {shown}: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("the file is not UTF-8".into()))?;
     let mut pairs = Vec::new();
     for line in text.strip_prefix('\u{feff}').unwrap_or(&text).lines() {
@@ -106,7 +116,7 @@ mod tests {
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
         (dir, path)
     }
 
@@ -131,6 +141,7 @@ mod tests {
             let error = environment(&[path], &[], ours).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains("--env-file"), "{error}");
         }
+        assert!(environment(&["/dev/zero".into()], &[], ours).is_err());
         assert!(environment(&["/nonexistent".into()], &[], ours).is_err());
         assert!(environment(&[], &["=x".into()], ours).is_err());
     }

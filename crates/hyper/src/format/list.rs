@@ -1,6 +1,6 @@
 //! Lists in docker's three shapes: a table, JSON lines, a template per row.
 
-use super::{Template, TemplateError, Value, align};
+use super::{Template, TemplateError, Value, align, harmless};
 
 /// One object: its columns by docker's names.
 pub type Row = Vec<(&'static str, Value)>;
@@ -39,7 +39,7 @@ impl List {
             text += &template.render(&row)?;
             text.push('\n');
         }
-        Ok(if is_table { align(&text) } else { text })
+        Ok(if is_table { align(&harmless(&text)) } else { text })
     }
 }
 
@@ -58,16 +58,6 @@ fn heading_row(headings: &[(&str, &str)]) -> Value {
 /// The shell's single quotes leave `\t` and `\n` as two characters; docker reads them as one.
 pub fn unescape(template: &str) -> String {
     template.replace("\\t", "\t").replace("\\n", "\n")
-}
-
-/// At most `length` characters, the last one an ellipsis when something is left out.
-pub fn ellipsis(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(length.saturating_sub(1)).collect();
-    short.push('…');
-    short
 }
 
 #[cfg(test)]
@@ -100,11 +90,5 @@ mod tests {
             assert_eq!(list().render(format).as_deref(), Ok(expected), "{format:?}");
         }
         assert!(list().render(Some("{{.Nope}}")).is_err());
-    }
-
-    #[test]
-    fn long_commands_end_in_an_ellipsis() {
-        assert_eq!(ellipsis("12345", 5), "12345");
-        assert_eq!(ellipsis("123456", 5), "1234…");
     }
 }

@@ -78,7 +78,7 @@ struct Container {
     rootfs: RefCell<Option<Rootfs>>,
     directory: PathBuf,
     paused: Cell<bool>,
-    seccomp: Option<seccomp::Filter>,
+    seccomp: Option<Rc<seccomp::Filter>>,
 }
 
 /// A name taken until dropped.
@@ -213,7 +213,10 @@ impl Agent {
     /// Makes a container whole, or leaves nothing of it.
     async fn make(&self, wanted: Wanted) -> Result<Rc<Container>, Failed> {
         let mut spec = Spec::parse(wanted.spec)?;
-        let launch = self.launch_of(&spec, wanted.user, wanted.groups)?;
+        let process =
+            spec.process.clone().ok_or_else(|| Failed::invalid("the specification has no process"))?;
+        let filter = spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?.map(Rc::new);
+        let launch = Launch::new(process, wanted.user, wanted.groups, filter.clone())?;
         cgroup::check(&spec.linux.resources)?;
         let pid_of = match &wanted.pid_of {
             Some(other) => Some(self.container(other)?.init.pidfd()?),
@@ -247,7 +250,7 @@ impl Agent {
             rootfs: RefCell::new(Some(rootfs)),
             directory,
             paused: Cell::new(false),
-            seccomp: spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?,
+            seccomp: filter,
         });
         let prepared = self.prepare(&container, &spec, &wanted.files, pid_of.as_deref()).await;
         if let Err(failed) = prepared {
@@ -255,13 +258,6 @@ impl Agent {
             return Err(failed);
         }
         Ok(container)
-    }
-
-    fn launch_of(&self, spec: &Spec, user: Option<String>, groups: Vec<String>) -> Result<Launch, Failed> {
-        let process =
-            spec.process.clone().ok_or_else(|| Failed::invalid("the specification has no process"))?;
-        let filter = spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-        Launch::new(process, user, groups, filter)
     }
 
     async fn prepare(

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_protocol::agent::Interface;
@@ -60,7 +60,8 @@ pub(crate) async fn configure(interfaces: &[Interface]) -> Result<(), Failed> {
 fn check(interface: &Interface) -> Result<[u8; 6], Failed> {
     let name = &interface.name;
     let good = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(good) || name == "." || name == ".." {
+    let reserved = [".", "..", "lo", "all", "default"].contains(&name.as_str());
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(good) || reserved {
         return Err(Failed::invalid(format!("{name:?} is no name of an interface")));
     }
     for (address, prefix) in &interface.addresses {
@@ -101,24 +102,24 @@ fn interface_of_slot(slot: u32) -> Option<String> {
 
 fn apply(netlink: &Netlink, wanted: &Interface, current: &str, mac: [u8; 6]) -> Result<(), Failed> {
     let name = &wanted.name;
-    let attribute = |file: &str| {
-        fs::read_to_string(format!("/sys/class/net/{current}/{file}"))
-            .map(|text| text.trim().to_owned())
-            .attempt(|| format!("look at the interface {current}"))
-    };
-    let index: u32 = attribute("ifindex")?.parse().attempt(|| "read an interface's index".to_owned())?;
-    let renamed = current != name;
-    let other_mac = parse_mac(&attribute("address")?) != Some(mac);
-    if renamed {
-        // An interface that is up keeps its name.
-        netlink.set_link(index, &Link::default()).attempt(|| format!("take the interface {current} down"))?;
+    let index = index_of(current)?;
+    let other_mac = parse_mac(&attribute(current, "address")?) != Some(mac);
+    let other_mtu = attribute(current, "mtu")? != wanted.mtu.to_string();
+    if current != name {
+        if Path::new("/sys/class/net").join(name).exists() {
+            rename(netlink, index_of(name)?, &format!("slot{}", index_of(name)?))?;
+        }
+        rename(netlink, index, name)?;
     }
-    let link = Link {
-        name: renamed.then_some(name),
-        mac: other_mac.then_some(mac),
-        mtu: (attribute("mtu")? != wanted.mtu.to_string()).then_some(wanted.mtu),
-        up: true,
-    };
+    let link =
+        Link { name: None, mac: other_mac.then_some(mac), mtu: other_mtu.then_some(wanted.mtu), up: true };
+    // Without an address of its own the interface shall not speak IPv6 either, as with Docker.
+    let version_6 = wanted.addresses.iter().any(|(address, _)| address.is_ipv6());
+    let switch = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    if Path::new(&switch).exists() {
+        fs::write(&switch, if version_6 { "0" } else { "1" })
+            .attempt(|| format!("switch IPv6 of {name} on or off"))?;
+    }
     netlink.set_link(index, &link).attempt(|| format!("set up the interface {name}"))?;
     set_addresses(netlink, index, wanted).attempt(|| format!("set the addresses of {name}"))?;
     for gateway in &wanted.gateways {
@@ -128,6 +129,23 @@ fn apply(netlink: &Netlink, wanted: &Interface, current: &str, mac: [u8; 6]) -> 
             .attempt(|| format!("set the default route by {gateway}"))?;
     }
     Ok(())
+}
+
+fn attribute(interface: &str, file: &str) -> Result<String, Failed> {
+    fs::read_to_string(format!("/sys/class/net/{interface}/{file}"))
+        .map(|text| text.trim().to_owned())
+        .attempt(|| format!("look at the interface {interface}"))
+}
+
+fn index_of(interface: &str) -> Result<u32, Failed> {
+    attribute(interface, "ifindex")?.parse().attempt(|| format!("read the index of {interface}"))
+}
+
+/// Gives an interface another name, for which it has to be down.
+fn rename(netlink: &Netlink, index: u32, name: &str) -> Result<(), Failed> {
+    let failed = || format!("name an interface {name}");
+    netlink.set_link(index, &Link::default()).attempt(failed)?;
+    netlink.set_link(index, &Link { name: Some(name), ..Link::default() }).attempt(failed)
 }
 
 fn set_addresses(netlink: &Netlink, index: u32, wanted: &Interface) -> std::io::Result<()> {

@@ -48,16 +48,16 @@ pub(crate) struct Process {
 enum Phase {
     /// Nothing has been made.
     Defined,
-    /// A call is about to change the phase.
-    Changing,
+    /// The child is on its way to being ready.
+    Preparing,
     /// The child waits for the word to execute.
-    Ready {
-        child: Child,
-        socket: Socket,
-    },
-    Running {
-        child: Child,
-    },
+    Ready { child: Child, socket: Socket },
+    /// The child has the word; whether it has executed is not known yet.
+    Starting { child: Child },
+    /// The program runs.
+    Running { child: Child },
+    /// The child ended while it was not known yet whether it had executed.
+    EndedEarly { exit: Exit },
     /// It has ended, or its way to the program has failed.
     Over,
 }
@@ -97,7 +97,7 @@ impl Process {
         if !matches!(*self.phase.borrow(), Phase::Defined) {
             return Err(Failed::wrong_state("the process has been started already"));
         }
-        self.phase.replace(Phase::Changing);
+        self.phase.replace(Phase::Preparing);
         let outcome = self.prepare_child(&place, namespace, reaper).await;
         if outcome.is_err() {
             self.give_up();
@@ -133,7 +133,7 @@ impl Process {
             }
         };
         self.connect(pipes, terminal)?;
-        if matches!(*self.phase.borrow(), Phase::Changing) {
+        if matches!(*self.phase.borrow(), Phase::Preparing) {
             self.phase.replace(Phase::Ready { child, socket });
             Ok(())
         } else {
@@ -181,25 +181,30 @@ impl Process {
     }
 
     fn ended(&self, ended: Ended, kills_before: u64) {
-        let phase = self.phase.replace(Phase::Over);
         if let Some(stdin) = &self.stdin {
             stdin.discard();
         }
-        if matches!(phase, Phase::Running { .. }) {
-            let oom_killed = self.cgroup.oom_kills() > kills_before;
-            let exit = Exit { code: ended.code, unix_time_ns: ended.unix_time_ns, oom_killed };
-            self.exit.send_replace(Some(exit));
-        } else {
-            self.finish_outputs();
+        let oom_killed = self.cgroup.oom_kills() > kills_before;
+        let exit = Exit { code: ended.code, unix_time_ns: ended.unix_time_ns, oom_killed };
+        match self.phase.replace(Phase::Over) {
+            Phase::Running { .. } => {
+                self.exit.send_replace(Some(exit));
+            }
+            Phase::Starting { .. } => {
+                self.phase.replace(Phase::EndedEarly { exit });
+            }
+            _ => self.give_up(),
         }
     }
 
+    /// It will never run, and whoever waits for its output or its end is told so.
     fn give_up(&self) {
         self.phase.replace(Phase::Over);
         self.finish_outputs();
         if let Some(stdin) = &self.stdin {
             stdin.discard();
         }
+        self.exit.send_modify(|_| {});
     }
 
     fn finish_outputs(&self) {
@@ -235,7 +240,7 @@ impl Process {
 
     /// Gives the word to execute; returns the process's number when its program runs.
     pub(crate) async fn start(&self) -> Result<u32, Failed> {
-        let (child, socket) = match self.phase.replace(Phase::Changing) {
+        let (child, socket) = match self.phase.replace(Phase::Preparing) {
             Phase::Ready { child, socket } => (child, socket),
             other => {
                 let words = match &other {
@@ -248,44 +253,56 @@ impl Process {
             }
         };
         let pid = child.pid;
-        // From here on the end of the child is the end of the process, however early it comes.
-        self.phase.replace(Phase::Running { child });
-        let outcome = match rustix::net::send(&socket, &[READY], SendFlags::NOSIGNAL) {
+        self.phase.replace(Phase::Starting { child });
+        let message = match rustix::net::send(&socket, &[READY], SendFlags::NOSIGNAL) {
             Ok(_) => receive(&socket).await,
             Err(error) => Err(error).attempt(|| "give the word to start".to_owned()),
         };
-        match outcome {
-            Ok(Message::Closed) => Ok(pid),
-            Ok(Message::Failed(failure)) => {
-                self.give_up();
-                self.exit.send_replace(None);
-                Err(failure.into())
+        let failed = match message {
+            Ok(Message::Closed) => {
+                self.executed();
+                return Ok(pid);
             }
-            Ok(Message::Ready(_)) => Err(Failed::wrong_state("the child spoke out of turn")),
-            Err(failed) => {
-                self.give_up();
-                Err(failed)
+            Ok(Message::Failed(failure)) => failure.into(),
+            Ok(Message::Ready(_)) => Failed::wrong_state("the child spoke out of turn"),
+            Err(failed) => failed,
+        };
+        self.give_up();
+        Err(failed)
+    }
+
+    /// The program runs, or has even ended already.
+    fn executed(&self) {
+        match self.phase.replace(Phase::Over) {
+            Phase::Starting { child } => {
+                self.phase.replace(Phase::Running { child });
             }
+            Phase::EndedEarly { exit } => {
+                self.exit.send_replace(Some(exit));
+            }
+            _ => {}
         }
     }
 
     /// The process's number while it is there to be signalled: ready or running.
     pub(crate) fn pid(&self) -> Option<u32> {
         match &*self.phase.borrow() {
-            Phase::Ready { child, .. } | Phase::Running { child } => Some(child.pid),
+            Phase::Ready { child, .. } | Phase::Starting { child } | Phase::Running { child } => {
+                Some(child.pid)
+            }
             _ => None,
         }
     }
 
-    /// Its program runs.
+    /// Its program runs, or is about to.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Running { .. })
+        matches!(*self.phase.borrow(), Phase::Starting { .. } | Phase::Running { .. })
     }
 
     /// A descriptor of the process, while it runs.
     pub(crate) fn pidfd(&self) -> Result<Rc<OwnedFd>, Failed> {
         match &*self.phase.borrow() {
-            Phase::Ready { child, .. } | Phase::Running { child } => Ok(Rc::clone(&child.pidfd)),
+            Phase::Starting { child } | Phase::Running { child } => Ok(Rc::clone(&child.pidfd)),
             _ => Err(Failed::wrong_state("the process is not running")),
         }
     }

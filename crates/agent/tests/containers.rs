@@ -585,34 +585,37 @@ fn links_of_an_image_do_not_lead_out_of_it() {
     });
 }
 
+/// Makes a request bad.
+type Spoil = fn(&mut hyper_protocol::agent::Container);
+
 #[test]
 fn requests_that_make_no_sense_are_refused_and_leave_nothing() {
     with_agent(&[], async |host, _, _| {
-        let refused = async |change: &dyn Fn(&mut hyper_protocol::agent::Container)| {
+        let refused = async |change: Spoil| {
             let mut wanted = container("a", spec(&["true"]));
             change(&mut wanted);
             host.failure(Request::Create(Box::new(wanted))).await
         };
-        let cases: [(&str, FailureKind, &dyn Fn(&mut hyper_protocol::agent::Container)); 9] = [
-            ("is no name", FailureKind::Invalid, &|c| c.id = "../x".to_owned()),
-            ("not valid", FailureKind::Invalid, &|c| c.spec = json!(7)),
-            ("no process", FailureKind::Invalid, &|c| c.spec["process"] = json!(null)),
-            ("does not exist in the guest", FailureKind::Unsupported, &|c| {
+        let cases: [(&str, FailureKind, Spoil); 9] = [
+            ("is no name", FailureKind::Invalid, |c| c.id = "../x".to_owned()),
+            ("not valid", FailureKind::Invalid, |c| c.spec = json!(7)),
+            ("no process", FailureKind::Invalid, |c| c.spec["process"] = json!(null)),
+            ("does not exist in the guest", FailureKind::Unsupported, |c| {
                 c.spec["mounts"] = json!([{"destination": "/x", "type": "bind", "source": "/nosuch/dir"}]);
             }),
-            ("find the filesystem nosuchfs", FailureKind::System, &|c| {
+            ("find the filesystem nosuchfs", FailureKind::System, |c| {
                 c.spec["mounts"] = json!([{"destination": "/x", "type": "nosuchfs"}]);
             }),
-            ("kernel.panic", FailureKind::Unsupported, &|c| {
+            ("kernel.panic", FailureKind::Unsupported, |c| {
                 c.spec["linux"]["sysctl"] = json!({"kernel.panic": "1"});
             }),
-            ("rlimit", FailureKind::Invalid, &|c| {
+            ("rlimit", FailureKind::Invalid, |c| {
                 c.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_X", "soft": 0, "hard": 0}]);
             }),
-            ("swappiness", FailureKind::Unsupported, &|c| {
+            ("swappiness", FailureKind::Unsupported, |c| {
                 c.spec["linux"]["resources"]["memory"] = json!({"swappiness": 1});
             }),
-            ("PID namespace", FailureKind::Unsupported, &|c| {
+            ("PID namespace", FailureKind::Unsupported, |c| {
                 c.spec["linux"]["namespaces"] = json!([{"type": "mount"}]);
             }),
         ];

@@ -148,7 +148,11 @@ fn pod() -> Pod {
         slot,
         name: name.to_owned(),
         mac: format!("02:42:ac:11:00:0{slot}"),
-        addresses: vec![(address.parse().unwrap(), 16), ("fd00::2".parse().unwrap(), 64)],
+        addresses: [Some((address, 16)), (slot == 0).then_some(("fd00::2", 64))]
+            .into_iter()
+            .flatten()
+            .map(|(address, prefix)| (address.parse().unwrap(), prefix))
+            .collect(),
         gateways: gateway.iter().map(|g| g.parse().unwrap()).collect(),
         mtu: 1400,
     };
@@ -156,8 +160,9 @@ fn pod() -> Pod {
         hostname: "pod".to_owned(),
         domainname: String::new(),
         interfaces: vec![
-            interface(0, "eth0", "172.17.0.2", Some("172.17.0.1")),
-            interface(1, "eth1", "172.18.0.2", None),
+            // The names that the kernel gives, the other way round.
+            interface(0, "eth1", "172.17.0.2", Some("172.17.0.1")),
+            interface(1, "eth0", "172.18.0.2", None),
         ],
         sysctl: [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into(),
         unix_time_ns: 1_700_000_000_000_000_000,
@@ -214,10 +219,11 @@ fn container_runs_in_a_real_guest() {
         eprintln!("started and ended in {:?}", begin.elapsed());
         eprintln!("{out}{err}");
         assert_eq!(exit.code, 7);
+        assert!(!out.contains("eth0    inet6"), "no IPv6 where there is no address of it");
         for expected in [
             "pod\n0\nfrom the image\nchanged\n",
             "172.17.0.2/16",
-            "default via 172.17.0.1 dev eth0",
+            "default via 172.17.0.1 dev eth1",
             "172.18.0.2/16",
             "fd00::2/64",
             "0::/\n",
@@ -226,6 +232,17 @@ fn container_runs_in_a_real_guest() {
             assert!(out.contains(expected), "{expected:?} is missing");
         }
         host.delete(init("a")).await;
+
+        let mut wanted = container("b", spec(&["grep", "VmRSS", "/agent/1/status"]));
+        wanted.spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/agent", "type": "bind", "source": "/proc", "options": ["ro"]}));
+        let (_, out, _) = host.run(wanted).await;
+        let kib: u32 = out.split_whitespace().nth(1).unwrap().parse().unwrap();
+        eprintln!("the agent holds {kib} KiB");
+        assert!(kib <= 6 << 10, "the agent holds {kib} KiB");
+
         guest.qmp("device_del", json!({"id": "scsi1"}));
         let begin = Instant::now();
         host.call(Request::Shutdown).await;

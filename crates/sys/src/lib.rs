@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod child;
 pub mod entropy;
+pub mod keyring;
 pub mod kvm;
 pub mod mount;
 pub mod namespace;

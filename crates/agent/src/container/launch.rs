@@ -10,6 +10,7 @@ use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
 
 use hyper_protocol::agent::Failure;
 use hyper_sys::namespace::Namespaces;
@@ -37,7 +38,7 @@ pub(crate) struct Launch {
     user: Option<String>,
     groups: Vec<String>,
     capabilities: capability::Sets,
-    filter: Option<seccomp::Filter>,
+    filter: Option<Rc<seccomp::Filter>>,
     arguments: Vec<CString>,
 }
 
@@ -68,7 +69,7 @@ impl Launch {
         process: spec::Process,
         user: Option<String>,
         groups: Vec<String>,
-        filter: Option<seccomp::Filter>,
+        filter: Option<Rc<seccomp::Filter>>,
     ) -> Result<Launch, Failed> {
         rlimit::check(&process.rlimits)?;
         let arguments = c_strings(&process.args, "an argument")?;
@@ -113,6 +114,7 @@ impl Launch {
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .attempt(|| "keep the agent's memory to itself".to_owned())?;
         rustix::process::setsid().attempt(|| "begin a session".to_owned())?;
+        hyper_sys::keyring::join_new_session().attempt(|| "make a session keyring".to_owned())?;
         let score = self.process.oom_score_adj.unwrap_or(0);
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .attempt(|| format!("set oom_score_adj to {score}"))?;

@@ -4,6 +4,8 @@
 //! disturbs its engine (kills the daemon, fills its disk) starts its own. At
 //! the end the shared engine is taken down and must have left nothing.
 //! Arguments are those of libtest: a name filter, `--list`, `--test-threads`.
+//! With `HYPER_E2E_DOCKERD` ([`Dockerd`]) the docker CLI's cases meet a real
+//! dockerd instead.
 #![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping")]
 
 mod bad_images;
@@ -22,7 +24,7 @@ mod terminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use hyper_e2e::{Binaries, Cli, Instance, Options};
+use hyper_e2e::{Binaries, Cli, Dockerd, Instance, Options};
 use libtest_mimic::Arguments;
 use session::{Body, Case};
 
@@ -67,6 +69,9 @@ fn main() -> ExitCode {
             trials.extend(case.trials(group, shared.as_ref(), docker));
         }
     }
+    if Dockerd::from_environment().is_some() {
+        trials.retain(|trial| trial.name().ends_with("::docker"));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     let left = shared
         .map(|shared| Arc::into_inner(shared).expect("every case has ended").finish())
@@ -91,7 +96,7 @@ fn cannot_run() -> Option<String> {
             return Some(format!("{program} is not installed"));
         }
     }
-    Binaries::find().err()
+    if Dockerd::from_environment().is_some() { None } else { Binaries::find().err() }
 }
 
 /// Whether any chosen case uses the shared engine; its start takes a moment.

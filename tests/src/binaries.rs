@@ -32,6 +32,11 @@ impl Binaries {
         Ok(Self { directory })
     }
 
+    /// Stands for programs that are not used, when a real dockerd is.
+    pub(crate) fn none() -> Self {
+        Self { directory: PathBuf::from("/nonexistent") }
+    }
+
     /// The directory itself.
     pub fn directory(&self) -> &Path {
         &self.directory

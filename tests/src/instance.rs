@@ -60,6 +60,24 @@ pub struct Options {
     pub images: Vec<&'static str>,
 }
 
+/// A real dockerd to run the docker CLI's cases against, which tells whether
+/// the cases are right about docker.
+#[derive(Clone, Debug)]
+pub struct Dockerd {
+    host: String,
+    pid: u32,
+}
+
+impl Dockerd {
+    /// The one that `HYPER_E2E_DOCKERD` (its socket, `unix://…`) and
+    /// `HYPER_E2E_DOCKERD_PID` (its process number) name.
+    pub fn from_environment() -> Option<Self> {
+        let host = std::env::var("HYPER_E2E_DOCKERD").ok()?;
+        let pid = std::env::var("HYPER_E2E_DOCKERD_PID").ok()?.parse().ok()?;
+        Some(Self { host, pid })
+    }
+}
+
 /// A private engine. Everything of it is below one temporary directory.
 #[derive(Debug)]
 pub struct Instance {
@@ -70,16 +88,21 @@ pub struct Instance {
     options: Options,
     names: AtomicU32,
     mounts: Vec<String>,
+    dockerd: Option<Dockerd>,
     finished: bool,
 }
 
 impl Instance {
     /// Starts one. hyperd is started by the first command, as users have it.
     pub fn start(options: Options) -> Self {
-        let binaries = Binaries::find().unwrap_or_else(|missing| panic!("{missing}"));
+        let dockerd = Dockerd::from_environment();
+        let binaries = match &dockerd {
+            Some(_) => Binaries::none(),
+            None => Binaries::find().unwrap_or_else(|missing| panic!("{missing}")),
+        };
         // Short, because socket paths are limited to 107 bytes (unix(7)).
         let directory = tempfile::Builder::new().prefix("he-").tempdir_in("/tmp").unwrap();
-        let lab = Lab::new(directory.path());
+        let lab = Lab::new(directory.path(), dockerd.as_ref().map(|dockerd| dockerd.pid));
         for name in ["root", "run", "home"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
@@ -91,7 +114,7 @@ impl Instance {
         }
         let mounts = lab.engine.mounts();
         let names = AtomicU32::new(0);
-        let instance = Self { lab, binaries, directory, options, names, mounts, finished: false };
+        let instance = Self { lab, binaries, directory, options, names, mounts, dockerd, finished: false };
         for image in instance.options.images.clone() {
             instance.fetch(image);
         }
@@ -127,7 +150,10 @@ impl Instance {
 
     /// `HYPER_HOST`.
     pub fn host(&self) -> String {
-        format!("unix://{}", self.run_directory().join("hyper.sock").display())
+        match &self.dockerd {
+            Some(dockerd) => dockerd.host.clone(),
+            None => format!("unix://{}", self.run_directory().join("hyper.sock").display()),
+        }
     }
 
     /// A name for a container, pod or image that nobody else uses.
@@ -168,8 +194,8 @@ impl Instance {
 
     fn words(&self, cli: Cli, arguments: &[&str]) -> Vec<String> {
         let mut words = match cli {
-            Cli::Hyper => vec![self.binaries.hyper().display().to_string()],
-            Cli::Docker => vec!["docker".to_owned(), "-H".to_owned(), self.host()],
+            Cli::Hyper if self.dockerd.is_none() => vec![self.binaries.hyper().display().to_string()],
+            _ => vec!["docker".to_owned(), "-H".to_owned(), self.host()],
         };
         words.extend(arguments.iter().map(|&argument| argument.to_owned()));
         words
@@ -258,6 +284,9 @@ impl Instance {
     pub fn finish(mut self) -> Vec<String> {
         self.finished = true;
         let mut left = Vec::new();
+        if self.dockerd.is_some() {
+            return left;
+        }
         if self.daemon_pid().is_some() {
             left.extend(self.remove_everything());
             let deadline = Instant::now() + SETTLE;

@@ -21,12 +21,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes them; files go into `directory`.
-    pub fn new(directory: &Path) -> Self {
+    /// Makes them; files go into `directory`. With `engine` the engine's side
+    /// is the network namespace of that process.
+    pub fn new(directory: &Path, engine: Option<u32>) -> Self {
         let storage = images::registry_storage();
         let resolv = directory.join("resolv.conf");
         fs::write(&resolv, format!("nameserver {}\n", world::WORLD)).unwrap();
-        let engine = Namespace::new(&resolv);
+        let engine = engine.map_or_else(|| Namespace::new(&resolv), Namespace::of_process);
         let world = Namespace::new(&resolv);
         world::join(&engine, &world);
         let registry = Registry::start(&engine, &storage, directory, 5000, None, true);

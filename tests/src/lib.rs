@@ -22,6 +22,6 @@ pub mod world;
 
 pub use binaries::Binaries;
 pub use command::{Cmd, Output, Running};
-pub use instance::{Cli, Instance, Options};
+pub use instance::{Cli, Dockerd, Instance, Options};
 pub use lab::Lab;
 pub use pty::Terminal;

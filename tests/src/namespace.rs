@@ -12,7 +12,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// process in them.
 #[derive(Debug)]
 pub struct Namespace {
-    holder: Child,
+    holder: Holder,
+}
+
+/// Who keeps the namespaces alive.
+#[derive(Debug)]
+enum Holder {
+    /// A process of ours.
+    Own(Child),
+    /// A process of somebody else, whose network namespace alone is entered.
+    Foreign(u32),
 }
 
 impl Namespace {
@@ -32,18 +41,31 @@ impl Namespace {
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "namespaces cannot be made");
-        Self { holder }
+        Self { holder: Holder::Own(holder) }
+    }
+
+    /// The network namespace of the process `pid`, with the mounts of this
+    /// process.
+    pub fn of_process(pid: u32) -> Self {
+        Self { holder: Holder::Foreign(pid) }
     }
 
     /// Process number of the holder.
     pub fn pid(&self) -> u32 {
-        self.holder.id()
+        match &self.holder {
+            Holder::Own(child) => child.id(),
+            Holder::Foreign(pid) => *pid,
+        }
     }
 
     /// A command to be run inside; its arguments follow.
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid().to_string(), "--net", "--mount", "--"]);
+        command.args(["--target", &self.pid().to_string(), "--net"]);
+        if matches!(self.holder, Holder::Own(_)) {
+            command.arg("--mount");
+        }
+        command.arg("--");
         command
     }
 
@@ -76,7 +98,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        if let Holder::Own(holder) = &mut self.holder {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }

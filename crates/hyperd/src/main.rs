@@ -38,7 +38,11 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn log_to_stderr(debug: bool) {
-    let default = if debug { "debug,hyper=info,h2=info,ttrpc=info" } else { "info,ttrpc=warn" };
+    let default = if debug {
+        "info,ttrpc=warn,hyperd=debug,hyper_engine=debug,hyper_image=debug,hyper_network=debug"
+    } else {
+        "info,ttrpc=warn"
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

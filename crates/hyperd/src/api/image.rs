@@ -138,6 +138,7 @@ pub(super) fn summary(image: &Image, containers: i64) -> Value {
 pub(crate) async fn inspect(call: Call, name: &str) -> Result {
     let image = get(&call.app.engine, name).await?;
     let tagged = hyper_engine::Timestamp::from_parts(image.last_tagged_seconds, 0).to_string();
+    let layers: Vec<String> = image.layers.iter().map(|layer| layer.blob.display().to_string()).collect();
     let mut value = json!({
         "Id": image.id.to_string(),
         "RepoTags": image.repo_tags,
@@ -152,7 +153,7 @@ pub(crate) async fn inspect(call: Call, name: &str) -> Result {
         "Os": image.os,
         "Size": image.size,
         "GraphDriver": {
-            "Data": {"Layers": image.layers.iter().map(|layer| layer.blob.display().to_string()).collect::<Vec<_>>()},
+            "Data": {"Layers": layers.join(":")},
             "Name": "erofs",
         },
         "RootFS": {
@@ -516,8 +517,6 @@ async fn import(call: Call) -> Result {
             let progress = |event: Progress| drop_old(&sender, event);
             let id = engine.images().import(upload, &request, &progress)?;
             engine.image_event("import", &id.to_string(), &id.to_string());
-            // The last message is the image's id.
-            let _ = sender.blocking_send(Progress::Status(id.to_string()));
             Ok(())
         });
         joined.await.map_err(|error| EngineError::system("the import ended early", error))?

@@ -38,7 +38,8 @@ impl Disks for Sysfs {
             DiskAddress::Scsi { target, lun } => scsi_block_device(*target, *lun)?,
             DiskAddress::VirtioBlk { serial } => virtio_block_device(serial)?,
         };
-        Ok(name.map(|name| Path::new("/dev").join(name)).filter(|node| node.exists()))
+        // The node appears a moment before the kernel lets anybody open it (`ENXIO` until then).
+        Ok(name.map(|name| Path::new("/dev").join(name)).filter(|node| fs::File::open(node).is_ok()))
     }
 
     fn scan(&self, address: &DiskAddress) {

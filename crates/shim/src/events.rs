@@ -184,3 +184,57 @@ pub fn any<M: MessageFull>(message: &M) -> Any {
     let value = message.write_to_bytes().expect("these messages have no required fields");
     Any { type_url: M::descriptor().full_name().to_owned(), value, ..Default::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use containerd_shim_protos::api::Empty;
+    use containerd_shim_protos::protobuf::Message;
+    use containerd_shim_protos::shim_async::{Events as EventsService, create_events};
+    use std::sync::Arc;
+    use ttrpc::asynchronous::{Server, TtrpcContext};
+
+    struct Containerd(mpsc::UnboundedSender<Envelope>);
+
+    #[async_trait]
+    impl EventsService for Containerd {
+        async fn forward(&self, _: &TtrpcContext, mut request: ForwardRequest) -> ttrpc::Result<Empty> {
+            let _ = self.0.send(request.take_envelope());
+            Ok(Empty::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn containerd_gets_an_exit_in_its_own_form() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("unix://{}/events.sock", dir.path().display());
+        let (sender, mut received) = mpsc::unbounded_channel();
+        let mut server = Server::new()
+            .bind(&address)
+            .unwrap()
+            .register_service(create_events(Arc::new(Containerd(sender))));
+        server.start().await.unwrap();
+        let events = Events::to(address, "k8s.io".into());
+        let target = Target { container: "c1".into(), exec: None };
+        let exit = Exit { code: 7, unix_time_ns: 5_000_000_000, oom_killed: false };
+        events.publish(Event::Exit { target, pid: 3, exit });
+        let envelope = received.recv().await.unwrap();
+        assert_eq!((envelope.topic.as_str(), envelope.namespace.as_str()), ("/tasks/exit", "k8s.io"));
+        assert_eq!(envelope.event.type_url, "containerd.events.TaskExit");
+        let message = messages::TaskExit::parse_from_bytes(&envelope.event.value).unwrap();
+        assert_eq!(
+            (message.container_id.as_str(), message.id.as_str(), message.exit_status),
+            ("c1", "c1", 7)
+        );
+        assert_eq!(message.exited_at.seconds, 5);
+    }
+
+    #[tokio::test]
+    async fn containerd_that_is_away_holds_nobody_up() {
+        let events = Events::to("/nosuch/containerd.sock".into(), "n".into());
+        for _ in 0..10_000 {
+            events.publish(Event::Paused("c1".into()));
+        }
+    }
+}

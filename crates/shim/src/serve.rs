@@ -16,11 +16,13 @@ use crate::args::Args;
 use crate::boot;
 use crate::events::Events;
 use crate::home::{self, Note};
-use crate::pod::{Pod, STOP};
+use crate::pod::{Phase, Pod, STOP};
 use crate::service;
 
 /// Time for the answer to the request that ended the shim to be on its way.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
+/// How long a shim waits for its first request that says what it is for.
+const UNCONFIGURED: Duration = Duration::from_secs(120);
 /// How long clients that are still attached may take to read what is meant for them.
 const LAST_CLIENTS: Duration = Duration::from_secs(10);
 
@@ -30,6 +32,7 @@ pub fn serve(args: &Args, bundle: &Path) -> anyhow::Result<()> {
     let socket = args.socket.and_then(hyper_sys::spawn::inherited);
     let listener = UnixListener::from(socket.context("serve is called by start, with a socket")?);
     log(args.debug);
+    raise_descriptor_limit();
     // One thread: less memory, and the VM, which dies with the thread that launched it, dies with the process.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
@@ -54,6 +57,7 @@ async fn run(args: &Args, bundle: &Path, listener: UnixListener) -> anyhow::Resu
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle signals")?;
     tokio::select! {
         () = pod.quit.notified() => {}
+        () = forgotten(&pod) => tracing::warn!("nobody said what this shim is for"),
         _ = terminate.recv() => pod.stop(STOP, "the shim was told to end").await,
         _ = interrupt.recv() => pod.stop(STOP, "the shim was told to end").await,
     }
@@ -65,6 +69,24 @@ async fn run(args: &Args, bundle: &Path, listener: UnixListener) -> anyhow::Resu
     clean_up(&pod);
     tracing::info!(pod = %pod.id, "the shim ends");
     Ok(())
+}
+
+/// Returns when a pod has not been configured in time: the one who started the shim died in between.
+async fn forgotten(pod: &Pod) {
+    tokio::time::sleep(UNCONFIGURED).await;
+    if !matches!(pod.phase(), Phase::Empty) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A container can have hundreds of layers, each a descriptor here and one in the VMM, which inherits the limit.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn clean_up(pod: &Pod) {

@@ -260,6 +260,47 @@ async fn shim_killed_takes_its_vm_along_and_delete_cleans_up() {
 }
 
 #[tokio::test]
+async fn tap_connects_the_containers_to_the_host() {
+    let guest = guest_or_skip!();
+    let setup = "ip tuntap add dev tap7 mode tap; ip addr add 10.99.7.1/24 dev tap7; ip link set tap7 up";
+    let shim = Shim::start_on_network("pod13", setup).await;
+    let mut config = shim.config(&guest);
+    config.interfaces.push(TapInterface {
+        tap: "tap7".into(),
+        name: "eth0".into(),
+        mac: "02:42:0a:63:07:02".into(),
+        addresses: vec![("10.99.7.2".parse().unwrap(), 24)],
+        gateways: vec!["10.99.7.1".parse().unwrap()],
+        mtu: 1500,
+    });
+    shim.boot(&config).await;
+    let (text, code) = shim.run("c1", &["busybox", "ping", "-c", "1", "-W", "10", "10.99.7.1"], b"").await;
+    assert_eq!(code, 0, "{text}");
+    let (text, _) = shim.run("c2", &["cat", "/sys/class/net/eth0/address"], b"").await;
+    assert!(text.contains("02:42:0a:63:07:02"), "{text}");
+    shim.shut_down().await;
+}
+
+#[tokio::test]
+async fn missing_tap_is_told_by_name() {
+    let guest = guest_or_skip!();
+    let shim = Shim::start("pod14").await;
+    let mut config = shim.config(&guest);
+    config.interfaces.push(TapInterface {
+        tap: "hyper-nosuch".into(),
+        name: "eth0".into(),
+        mac: "02:42:0a:63:07:02".into(),
+        addresses: vec![],
+        gateways: vec![],
+        mtu: 1500,
+    });
+    shim.create_sandbox(&config).await.unwrap();
+    let error = shim.start_sandbox().await.unwrap_err().to_string();
+    assert!(error.contains("hyper-nosuch"), "{error}");
+    shim.shut_down().await;
+}
+
+#[tokio::test]
 async fn container_without_a_pod_gets_one_of_its_own() {
     let guest = guest_or_skip!();
     let shim = Shim::start_in("c1", Some(&guest)).await;

@@ -56,15 +56,27 @@ pub struct Shim {
 impl Shim {
     /// Starts a shim for a pod called `id`.
     pub async fn start(id: &str) -> Self {
-        Self::start_in(id, None).await
+        Self::launch(id, None, &[]).await
     }
 
     /// Starts a shim that knows where the guest's files are.
     pub async fn start_in(id: &str, guest: Option<&Path>) -> Self {
+        Self::launch(id, guest, &[]).await
+    }
+
+    /// Starts a shim in a network namespace of its own that `setup`, a shell script, has made ready.
+    pub async fn start_on_network(id: &str, setup: &str) -> Self {
+        let script = format!("set -e; {setup}; exec \"$0\" \"$@\"");
+        Self::launch(id, None, &["unshare", "--net", "sh", "-c", &script]).await
+    }
+
+    async fn launch(id: &str, guest: Option<&Path>, wrapper: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("hyper-shim-").tempdir().unwrap();
         let pod = dir.path().join("pods").join(id);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&pod).unwrap();
-        let output = Command::new(SHIM)
+        let words: Vec<_> = wrapper.iter().copied().chain([SHIM]).collect();
+        let output = Command::new(words[0])
+            .args(&words[1..])
             .args(["-namespace", "test", "-address", "/nowhere", "-id", id, "start"])
             .current_dir(&pod)
             .env_remove("TTRPC_ADDRESS")
@@ -361,6 +373,9 @@ fn spec(args: &[&str], tty: bool) -> Value {
             "args": args,
             "env": ["PATH=/bin", "TERM=xterm"],
             "cwd": "/",
+            "capabilities": {
+                "bounding": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"], "permitted": ["CAP_NET_RAW"],
+            },
         },
         "root": { "path": "rootfs" },
         "mounts": [

@@ -28,6 +28,11 @@ pub struct Descriptors {
     pub console: RawFd,
 }
 
+/// Identifier of the device in a NIC slot.
+pub fn nic(slot: u32) -> String {
+    format!("nic{slot}")
+}
+
 /// How guests run on a host with this probe.
 pub fn accelerator(probe: &Probe) -> Accelerator {
     if probe.usable() { Accelerator::Kvm } else { Accelerator::Tcg }
@@ -79,7 +84,7 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
             "-device",
             &Device {
                 driver: "virtio-net-device",
-                properties: vec![("id", format!("nic{slot}")), ("netdev", hub_port(slot))],
+                properties: vec![("id", nic(slot)), ("netdev", hub_port(slot))],
             },
         );
     }
@@ -113,6 +118,8 @@ fn kernel_arguments(config: &VmConfig, probe: &Probe) -> String {
         words.push("tsc=reliable".to_owned());
         // The calibration of the local APIC's timer takes 150 ms and fails.
         words.push("nolapic_timer".to_owned());
+        // On a busy host the timer's interrupts come too late for the check that they come at all.
+        words.push("no_timer_check".to_owned());
         if config.vcpus == 1 {
             // Taking 9000 lock prefixes out of the kernel costs 200 ms of translating it anew.
             words.push("noreplace-smp".to_owned());
@@ -371,7 +378,7 @@ mod tests {
 -m size=512M
 -kernel /usr/lib/hyper/guest/vmlinux
 -initrd /usr/lib/hyper/guest/initramfs.cpio
--append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on mitigations=off tsc_early_khz=2100000 tsc=reliable nolapic_timer loglevel=7
+-append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on mitigations=off tsc_early_khz=2100000 tsc=reliable nolapic_timer no_timer_check loglevel=7
 -chardev socket,id=qmp,fd=10
 -mon chardev=qmp,mode=control
 -add-fd fd=12,set=1

@@ -18,7 +18,7 @@ use tokio::process::Child;
 use super::argv::{self, Descriptors, command_line};
 use super::disks::DISKS_MAX;
 use super::qmp::Qmp;
-use super::vm::{QemuVm, Started, end_in_words};
+use super::vm::{QemuVm, Started, end_in_words, set_link};
 use crate::abilities::Abilities;
 use crate::config::{Accelerator, VmConfig};
 use crate::console::Console;
@@ -138,7 +138,11 @@ impl Hypervisor for Qemu {
             .map_err(file("write", &pid_file))?;
         started.pid_file = Some(pid_file);
         let spawned = SystemTime::now();
-        let qmp = match greet(ours.qmp, &mut started).await {
+        let greeted = match greet(ours.qmp, &mut started).await {
+            Ok(qmp) => take_links_down(&qmp, config.nic_slots).await.map(|()| qmp),
+            Err(error) => Err(error),
+        };
+        let qmp = match greeted {
             Ok(qmp) => qmp,
             Err(error) => {
                 started.end().await;
@@ -182,6 +186,10 @@ fn check(config: &VmConfig) -> Result<(), LaunchError> {
     let words = &config.kernel_args;
     if words.iter().any(|word| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c == '\0')) {
         return refuse("a kernel argument is empty or has white space in it".into());
+    }
+    // What follows it goes to init, and QEMU adds the guest's devices at the end.
+    if words.iter().any(|word| word == "--") {
+        return refuse("the kernel arguments cannot have \"--\" among them".into());
     }
     if words.iter().map(|word| word.len() + 1).sum::<usize>() > KERNEL_ARGS_MAX {
         return refuse(format!("the kernel arguments are longer than {KERNEL_ARGS_MAX} bytes"));
@@ -288,11 +296,19 @@ async fn greet(socket: std::os::unix::net::UnixStream, started: &mut Started) ->
             }));
         }
     };
-    if !is_recent(qmp.version()) {
-        let found = qmp.version().to_owned();
-        return Err(LaunchError::Version { program: PROGRAM.into(), found, wanted: VERSION_MIN_TEXT });
+    if is_recent(qmp.version()) {
+        return Ok(qmp);
     }
-    Ok(qmp)
+    let found = qmp.version().to_owned();
+    Err(LaunchError::Version { program: PROGRAM.into(), found, wanted: VERSION_MIN_TEXT })
+}
+
+/// A packet that the guest sends into an empty hub would stay there and block all further ones; without a carrier it
+/// sends none.
+async fn take_links_down(qmp: &Qmp, nic_slots: u32) -> Result<(), LaunchError> {
+    let commands = (0..nic_slots).map(|slot| set_link(slot, false)).collect();
+    let failed = qmp.execute_all(commands).await.into_iter().find_map(Result::err);
+    failed.map_or(Ok(()), |source| Err(LaunchError::Silent { program: PROGRAM.into(), source }))
 }
 
 fn is_recent(version: &str) -> bool {

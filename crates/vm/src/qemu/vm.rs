@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::argv;
 use super::disks::{self, Units};
 use super::qmp::{Command, Event, Qmp};
 use crate::config::{DiskAddress, DiskConfig};
@@ -109,6 +110,11 @@ async fn read_stderr(mut pipe: ChildStderr, kept: Arc<Mutex<Vec<u8>>>) {
         let excess = kept.len().saturating_sub(LAST_WORDS);
         kept.drain(..excess);
     }
+}
+
+/// The command that gives a NIC slot a carrier or takes it.
+pub fn set_link(slot: u32, up: bool) -> Command {
+    Command::new("set_link", json!({ "name": argv::nic(slot), "up": up }))
 }
 
 /// An exit status in words.
@@ -337,6 +343,7 @@ impl Vm for QemuVm {
                 "netdev_add",
                 json!({ "type": "hubport", "id": plug_id, "hubid": slot, "netdev": tap_id }),
             ),
+            set_link(slot, true),
         ];
         let results = self.qmp.execute_all(commands).await;
         let Some(error) = results.into_iter().find_map(Result::err) else {
@@ -356,6 +363,7 @@ impl Vm for QemuVm {
         if nics.get(&slot) != Some(&true) {
             return Err(VmError::Address(format!("NIC slot {slot} is not connected")));
         }
+        self.qmp.execute(set_link(slot, false)).await?;
         for id in [format!("plug{slot}"), format!("tap{slot}")] {
             self.qmp.execute(Command::new("netdev_del", json!({ "id": id }))).await?;
         }

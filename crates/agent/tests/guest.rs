@@ -12,11 +12,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hyper_link::HostLink;
+use hyper_link::channel::Receiver;
 use hyper_protocol::agent::{DiskAddress, Interface, Output, Pod, Reply, Request, Writable};
 use serde_json::{Value, json};
 
 mod support;
-use support::{Host, PATIENCE, container, ext4_image, init, installed, skip, spec};
+use support::{Host, PATIENCE, added, container, exec, ext4_image, init, installed, skip, spec};
 
 /// Where the guest's kernel and initramfs are.
 fn artefacts() -> Option<PathBuf> {
@@ -131,8 +132,16 @@ impl Guest {
         Host(link.unwrap())
     }
 
+    /// Processor time that the machine has taken, in milliseconds: what a step costs on a busy test machine too.
+    fn cpu_ms(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // Ticks of 10 ms in user and kernel mode.
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>() * 10
+    }
+
     fn ended(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if self.qemu.try_wait().unwrap().is_some() {
                 return true;
@@ -186,19 +195,26 @@ fn container_runs_in_a_real_guest() {
         let begin = Instant::now();
         let host = guest.session().await;
         let Reply::Pong { uptime_ns, kernel, .. } = host.call(Request::Ping).await else { panic!() };
-        eprintln!("pong after {:?}, guest up {} ms, kernel {kernel}", begin.elapsed(), uptime_ns / 1_000_000);
+        let up = uptime_ns / 1_000_000;
+        eprintln!(
+            "pong after {:?}, guest up {up} ms, cpu {} ms, kernel {kernel}",
+            begin.elapsed(),
+            guest.cpu_ms()
+        );
         let begin = Instant::now();
         host.call(Request::Configure(Box::new(pod()))).await;
         host.call(Request::Configure(Box::new(pod()))).await;
-        eprintln!("configured twice in {:?}", begin.elapsed());
+        eprintln!("configured twice in {:?}, cpu {} ms", begin.elapsed(), guest.cpu_ms());
 
         for slot in 0..2 {
             let filter = guest.qmp("query-rx-filter", json!({"name": format!("nic{slot}")}));
             assert_eq!(filter[0]["main-mac"], format!("02:42:ac:11:00:0{slot}"), "slots are in QEMU's order");
         }
 
-        guest.plug(0, &support::erofs_image(), true);
-        guest.plug(1, &ext4_image("writable.ext4"), false);
+        let erofs = support::erofs_image();
+        let ext4 = ext4_image("writable.ext4");
+        guest.plug(0, &erofs, true);
+        guest.plug(1, &ext4, false);
         let script = "hostname; id -u; cat /etc/lower; echo changed > /etc/lower; cat /etc/lower; ls /dev; \
                       cat /proc/1/comm; date +%Y; ip -o addr; ip route; cat /proc/self/cgroup; \
                       cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; head -c1 /dev/sda; exit 7";
@@ -208,7 +224,7 @@ fn container_runs_in_a_real_guest() {
         wanted.writable = Writable::Ext4(DiskAddress::Scsi { target: 0, lun: 1 });
         let begin = Instant::now();
         host.create(wanted).await;
-        eprintln!("created in {:?}", begin.elapsed());
+        eprintln!("created in {:?}, cpu {} ms", begin.elapsed(), guest.cpu_ms());
         let begin = Instant::now();
         host.start(init("a")).await;
         let (out, err, exit) = tokio::join!(
@@ -216,7 +232,7 @@ fn container_runs_in_a_real_guest() {
             host.output(init("a"), Output::Stderr),
             host.wait(init("a"))
         );
-        eprintln!("started and ended in {:?}", begin.elapsed());
+        eprintln!("started and ended in {:?}, cpu {} ms", begin.elapsed(), guest.cpu_ms());
         eprintln!("{out}{err}");
         assert_eq!(exit.code, 7);
         assert!(!out.contains("eth0    inet6"), "no IPv6 where there is no address of it");
@@ -248,5 +264,93 @@ fn container_runs_in_a_real_guest() {
         host.call(Request::Shutdown).await;
         assert!(guest.ended(), "the guest powers off");
         eprintln!("powered off in {:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn link_is_closed_and_opened_again_while_a_container_writes() {
+    with_guest(async |mut guest| {
+        let host = guest.session().await;
+        guest.plug(0, &support::erofs_image(), true);
+        let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done";
+        host.create(container("a", spec(&["sh", "-c", script]))).await;
+        host.start(init("a")).await;
+        let mut host = host;
+        let mut receiver = Receiver::new();
+        let mut got: Vec<u8> = Vec::new();
+        for session in 0.. {
+            assert!(session < 50, "no progress");
+            let offset = receiver.offset();
+            let read = Request::ReadOutput { target: init("a"), output: Output::Stdout, offset };
+            let (_, stream) = host.0.start_call(&read).await.unwrap();
+            let before = got.len();
+            let ended = receiver.run(stream, async |piece: &[u8]| {
+                if got.len() > before + 50_000 {
+                    return Err(std::io::Error::other("enough for this session"));
+                }
+                got.extend_from_slice(piece);
+                Ok(())
+            });
+            if tokio::time::timeout(PATIENCE, ended).await.expect("the output goes on").is_ok() {
+                break;
+            }
+            drop(host);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            host = guest.session().await;
+        }
+        let expected: String = (0..20000).map(|i| format!("line {i}\n")).collect();
+        assert!(got == expected.as_bytes(), "{} bytes of {}", got.len(), expected.len());
+        assert_eq!(host.wait(init("a")).await.code, 0);
+        host.delete(init("a")).await;
+    });
+}
+
+#[test]
+fn limits_hold_in_a_real_guest() {
+    with_guest(async |mut guest| {
+        let host = guest.session().await;
+        guest.plug(0, &support::erofs_image(), true);
+
+        let mut wanted =
+            container("memory", spec(&["sh", "-c", "head -c 60000000 /dev/zero | tail | wc -c"]));
+        wanted.spec["linux"]["resources"]["memory"] = json!({"limit": 16_777_216, "swap": 16_777_216});
+        host.create(wanted).await;
+        host.start(init("memory")).await;
+        let exit = host.wait(init("memory")).await;
+        assert!(exit.oom_killed, "{exit:?}");
+        let Reply::Stats(stats) = host.call(Request::Stats("memory".to_owned())).await else { panic!() };
+        assert_eq!(stats.memory_limit, 16_777_216);
+        assert!(stats.cpu_usage_us > 0 && !stats.memory_stat.is_empty(), "{stats:?}");
+        let wider = json!({"memory": {"limit": 33_554_432, "swap": 33_554_432}});
+        host.call(Request::Update { id: "memory".to_owned(), resources: wider }).await;
+        let Reply::Stats(stats) = host.call(Request::Stats("memory".to_owned())).await else { panic!() };
+        assert_eq!(stats.memory_limit, 33_554_432);
+        host.delete(init("memory")).await;
+
+        let script = "mknod /tmp/disk b 8 0 && head -c1 /tmp/disk; mknod /tmp/null c 1 3 && echo x > /tmp/null && echo null";
+        let (_, out, err) = host.run(container("devices", spec(&["sh", "-c", script]))).await;
+        assert_eq!((out.as_str(), err.as_str()), ("null\n", "head: /tmp/disk: Operation not permitted\n"));
+
+        let mut wanted =
+            container("all", spec(&["sh", "-c", "mknod /tmp/disk b 8 0 && head -c1 /tmp/disk | wc -c"]));
+        wanted.spec["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
+        assert_eq!(host.run(wanted).await.1, "1\n");
+
+        let mut wanted =
+            container("pids", spec(&["sh", "-c", "for i in 1 2 3 4 5; do sleep 5 & done; wait"]));
+        wanted.spec["linux"]["resources"]["pids"] = json!({"limit": 4});
+        let (code, _, err) = host.run(wanted).await;
+        assert!(code != 0 && err.contains("fork"), "{code} {err}");
+
+        host.create(container("frozen", spec(&["sleep", "60"]))).await;
+        host.start(init("frozen")).await;
+        host.call(Request::Exec(Box::new(exec("frozen", "e", &["cat", "/proc/1/comm"])))).await;
+        host.call(Request::Pause("frozen".to_owned())).await;
+        host.failure(Request::Start(added("frozen", "e"))).await;
+        host.call(Request::Resume("frozen".to_owned())).await;
+        host.start(added("frozen", "e")).await;
+        assert_eq!(host.output(added("frozen", "e"), Output::Stdout).await, "sleep\n");
+        host.call(Request::Shutdown).await;
+        assert!(guest.ended(), "a shutdown ends what runs");
     });
 }

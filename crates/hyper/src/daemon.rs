@@ -96,7 +96,7 @@ pub async fn start(socket: &Path, endpoint: &str, log_level: Option<&str>) -> Re
     let run = run_dir();
     fs::create_dir_all(&run).map_err(|source| StartError::RunDir { path: run.clone(), source })?;
     let _lock = lock(&run.join("hyperd.lock")).await?;
-    if UnixStream::connect(socket).await.is_ok() {
+    if connect(socket).await.is_ok() {
         return Ok(());
     }
     let program = find_program().ok_or(StartError::NotFound)?;
@@ -107,6 +107,22 @@ pub async fn start(socket: &Path, endpoint: &str, log_level: Option<&str>) -> Re
     let child =
         spawn(&program, endpoint, log_level, log).map_err(|source| StartError::Spawn { program, source })?;
     wait_until_listening(child, socket, endpoint, || log_tail(&log_path, log_start)).await
+}
+
+/// Connects to a unix socket; a full queue of a daemon that is busy is waited for, not taken for its absence.
+///
+/// # Errors
+/// What the system says.
+pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let began = Instant::now();
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < DEADLINE => {
+                tokio::time::sleep(POLL).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// One starter at a time; released when the file is closed, also by a crash.
@@ -180,12 +196,12 @@ async fn wait_until_listening(
 ) -> Result<(), StartError> {
     let began = Instant::now();
     loop {
-        if UnixStream::connect(socket).await.is_ok() {
+        if connect(socket).await.is_ok() {
             return Ok(());
         }
         if let Ok(Some(status)) = child.try_wait() {
             // A daemon that lost a race against another one may end although the socket is served now.
-            if UnixStream::connect(socket).await.is_ok() {
+            if connect(socket).await.is_ok() {
                 return Ok(());
             }
             return Err(StartError::Ended {

@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Where Debian's `busybox-static` puts it.
 const BUSYBOX: &str = "/bin/busybox";
@@ -100,6 +101,10 @@ const STEPS: &[Step] = &[
     fails("inspect -f {{.Nope}} {n}one", "map has no entry for key \"Nope\""),
     fails("inspect -f {{.Nope {n}one", "unclosed action"),
     fails("inspect -f {{.Id}} {n}one {n}nosuch", "No such object"),
+    step("run -d --name {n}odd parity-bb echo \"a\\b\t\x1b[1m世界世界世界"),
+    step("ps -a --filter name={n}odd --format {{.Command}}"),
+    step("ps -a --no-trunc --filter name={n}odd --format {{.Command}}"),
+    step("rm -f {n}odd"),
     step("rename {n}one {n}two"),
     fails("rename {n}one {n}three", "No such container"),
     step("rm {n}two"),
@@ -171,6 +176,52 @@ const STEPS: &[Step] = &[
     fails("tag parity-bb", "require"),
     fails("rm", "require"),
 ];
+
+/// Commands on a terminal: the line, what is typed, and the exit code that both must have.
+const ON_A_TERMINAL: &[(&str, &str, i32)] = &[
+    ("run --rm -it parity-bb sh", "exit 3\r", 3),
+    ("run --name {n}tty -it parity-bb sh", "\x10\x11", 0),
+    ("attach {n}tty", "\x10\x11", 1),
+    ("attach --detach-keys ctrl-a,x {n}tty", "\x01x", 1),
+    ("exec -it {n}tty sh", "exit 5\r", 5),
+    ("exec -it {n}tty sh", "\x10\x11", 1),
+    ("attach {n}tty", "exit 4\r", 4),
+    ("start -ai {n}tty", "exit 6\r", 6),
+    ("rm {n}tty", "", 0),
+    ("save parity-bb", "", 1),
+    ("load", "", 1),
+];
+
+#[test]
+fn a_terminal_works_as_dockers_does() {
+    let Some(host) = ready() else { return };
+    for (line, typed, code) in ON_A_TERMINAL {
+        for (program, prefix) in [("docker", "dk"), (env!("CARGO_BIN_EXE_hyper"), "hy")] {
+            let line = line.replace("{n}", &format!("{prefix}-parity-"));
+            let mut child = Command::new("script")
+                .args(["-qefc", &format!("{program} -H {host} {line}"), "/dev/null"])
+                .env("DOCKER_API_VERSION", API_VERSION)
+                .env("HYPER_API_VERSION", API_VERSION)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("script is part of util-linux");
+            let mut keyboard = child.stdin.take().expect("piped");
+            let began = Instant::now();
+            // Keys typed too early are lost with the old terminal mode: they are typed until the command ends.
+            let status = loop {
+                if let Some(status) = child.try_wait().expect("our child") {
+                    break status;
+                }
+                assert!(began.elapsed() < Duration::from_secs(30), "{program} {line} does not end");
+                std::thread::sleep(Duration::from_millis(400));
+                let _ = keyboard.write_all(typed.as_bytes());
+            };
+            assert_eq!(status.code(), Some(*code), "{program} {line}");
+        }
+    }
+}
 
 #[test]
 fn our_answers_are_dockers() {

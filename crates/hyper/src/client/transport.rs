@@ -10,7 +10,7 @@ use http1::header::{HOST, HeaderValue};
 use http1::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::{ApiError, Endpoint};
 use crate::daemon;
@@ -76,7 +76,7 @@ impl Transport {
 
     async fn dial(&self) -> io::Result<Box<dyn Socket>> {
         match &self.endpoint {
-            Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Endpoint::Unix(path) => Ok(Box::new(daemon::connect(path).await?)),
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;

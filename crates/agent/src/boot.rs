@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper_link::GuestLink;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::system::{RebootCommand, reboot};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -31,6 +32,7 @@ pub fn run() -> Result<(), Failed> {
     mount_all()?;
     // Whatever runs out of memory, it must not be the one who tells of it.
     fs::write("/proc/self/oom_score_adj", "-1000").attempt(|| "protect the agent".to_owned())?;
+    raise_limits()?;
     network::bring_up_loopback()?;
     let places = Places::default();
     cgroup::enable_controllers(&places.cgroups)?;
@@ -114,6 +116,29 @@ fn mount_all() -> Result<(), Failed> {
             // A kernel may mount devtmpfs by itself.
             Err(rustix::io::Errno::BUSY) => {}
             Err(error) => return Err(error).attempt(|| format!("mount {kind} on {target}")),
+        }
+    }
+    Ok(())
+}
+
+/// What a machine full of containers needs more of than the kernel gives by default. Processes inherit the limits
+/// unless their specification has others; they are those of Docker's service.
+fn raise_limits() -> Result<(), Failed> {
+    let limit = |resource, value: Option<u64>| {
+        setrlimit(resource, Rlimit { current: value, maximum: value })
+            .attempt(|| "raise the limits of processes".to_owned())
+    };
+    // `fs.nr_open` allows no more.
+    limit(Resource::Nofile, Some(1 << 20))?;
+    limit(Resource::Nproc, None)?;
+    let parameters = [
+        // Search engines and databases map more than 65530 files.
+        ("vm/max_map_count", "1048576"),
+        ("fs/inotify/max_user_instances", "8192"),
+    ];
+    for (name, value) in parameters {
+        if let Err(error) = fs::write(Path::new("/proc/sys").join(name), value) {
+            console::say(format_args!("cannot set {name}: {error}"));
         }
     }
     Ok(())

@@ -52,11 +52,13 @@ impl Disks for Sysfs {
 }
 
 fn scsi_block_device(target: u16, lun: u16) -> io::Result<Option<String>> {
-    let suffix = format!(":0:{target}:{lun}");
-    for device in fs::read_dir("/sys/bus/scsi/devices")?.flatten() {
-        if device.file_name().to_str().is_some_and(|name| name.ends_with(&suffix)) {
-            let mut blocks = fs::read_dir(device.path().join("block")).into_iter().flatten().flatten();
-            return Ok(blocks.next().and_then(|block| block.file_name().into_string().ok()));
+    for host in fs::read_dir("/sys/class/scsi_host")?.flatten() {
+        let host = host.file_name();
+        let Some(number) = host.to_str().and_then(|name| name.strip_prefix("host")) else { continue };
+        // Hundreds of layers are looked up one by one: the path is known, no directory is searched for it.
+        let blocks = format!("/sys/bus/scsi/devices/{number}:0:{target}:{lun}/block");
+        if let Some(block) = fs::read_dir(blocks).into_iter().flatten().flatten().next() {
+            return Ok(block.file_name().into_string().ok());
         }
     }
     Ok(None)

@@ -5,11 +5,15 @@
 //! out of it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use hyper_sys::mount::{self, Change};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mkdirat, mknodat, openat2};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mkdirat, mknodat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -276,17 +280,34 @@ pub(crate) fn make_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     make_target(path, true)
 }
 
-/// Opens a path, making it as an empty directory or file, with its parents, unless it exists.
+/// Most symbolic links followed on the way to a path that is being made (`MAXSYMLINKS` of `linux/namei.h`).
+const MAX_LINKS: usize = 40;
+
+/// Opens a path, making it as an empty directory or file, with its parents, unless it exists. Where a symbolic
+/// link leads to nothing (`/etc/resolv.conf` of many images), what it leads to is made.
 fn make_target(path: &Path, directory: bool) -> rustix::io::Result<OwnedFd> {
-    match open_path(path) {
-        Err(Errno::NOENT) => {}
-        outcome => return outcome,
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match open_path(&path) {
+            Err(Errno::NOENT) => {}
+            outcome => return outcome,
+        }
+        if let Some(dangling) = make_missing(&path, directory)? {
+            path = dangling;
+        }
     }
-    let mut at = PathBuf::from("/");
+    Err(Errno::LOOP)
+}
+
+/// Makes what is missing of a path; stops at a link that leads to nothing and returns the path with the link
+/// replaced by where it leads.
+fn make_missing(path: &Path, directory: bool) -> rustix::io::Result<Option<PathBuf>> {
     let names: Vec<_> =
         path.components().filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir)).collect();
+    let mut at = PathBuf::from("/");
     for (index, name) in names.iter().enumerate() {
         let parent = open_path(&at)?;
+        let here = at.clone();
         at.push(name);
         if !matches!(open_path(&at), Err(Errno::NOENT)) {
             continue;
@@ -298,11 +319,17 @@ fn make_target(path: &Path, directory: bool) -> rustix::io::Result<OwnedFd> {
             mknodat(&parent, name.as_os_str(), FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
         };
         match made {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let link = readlinkat(&parent, name.as_os_str(), Vec::new())?;
+                let mut leads_to = here.join(OsStr::from_bytes(link.to_bytes()));
+                leads_to.extend(&names[index + 1..]);
+                return Ok(Some(leads_to));
+            }
             Err(error) => return Err(error),
         }
     }
-    open_path(&at)
+    Ok(None)
 }
 
 /// Hides a path behind an empty directory or `/dev/null`; one that does not exist is hidden already.

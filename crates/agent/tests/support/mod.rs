@@ -67,6 +67,8 @@ fn make_erofs(root: &Path, image: &Path) {
     fs::write(root.join("etc/passwd"), PASSWD).unwrap();
     fs::write(root.join("etc/group"), GROUP).unwrap();
     fs::write(root.join("etc/lower"), "from the image\n").unwrap();
+    // As in images made for systemd: it leads to nothing.
+    std::os::unix::fs::symlink("../run/systemd/stub", root.join("etc/resolv.conf")).unwrap();
     fs::write(root.join("opt/garbage"), [0x7f, 1, 2, 3]).unwrap();
     let mode = |path: &str, mode| {
         fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();

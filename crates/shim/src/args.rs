@@ -11,6 +11,8 @@ pub enum Action {
     Delete,
     /// Be the shim; how `start` calls itself.
     Serve,
+    /// Print what can be said of the hypervisors on this machine.
+    Doctor,
     /// Print the version.
     Version,
 }
@@ -22,7 +24,7 @@ pub struct Args {
     pub action: Action,
     /// containerd's namespace.
     pub namespace: String,
-    /// Container or pod: 1 to 128 bytes of `[a-zA-Z0-9_.-]`; empty only for `-v`.
+    /// Container or pod: 1 to 128 bytes of `[a-zA-Z0-9_.-]`; not needed for `doctor` and `-v`.
     pub id: String,
     /// containerd's own socket.
     pub address: String,
@@ -47,7 +49,7 @@ pub enum ArgsError {
     #[error("flag -{0} needs a value")]
     NoValue(String),
     /// No action, or an unknown one.
-    #[error("an action is needed: start or delete")]
+    #[error("an action is needed: start, delete or doctor")]
     Action,
     /// The name is missing or has bytes that containerd would not use.
     #[error("{0:?} is no name for a container (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-')")]
@@ -112,9 +114,10 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, ArgsError>
         Some("start") => Action::Start,
         Some("delete") => Action::Delete,
         Some("serve") => Action::Serve,
+        Some("doctor") => Action::Doctor,
         _ => return Err(ArgsError::Action),
     };
-    if is_id(&args.id) { Ok(args) } else { Err(ArgsError::Id(args.id)) }
+    if args.action == Action::Doctor || is_id(&args.id) { Ok(args) } else { Err(ArgsError::Id(args.id)) }
 }
 
 /// Whether a name is one that a container or exec can have, and a safe file name.
@@ -152,6 +155,7 @@ mod tests {
         assert!(args.debug && args.publish_binary == "/usr/bin/containerd");
         let args = words("--id=abc -bundle /b --debug=false delete").unwrap();
         assert_eq!((args.action, args.bundle), (Action::Delete, Some("/b".into())));
+        assert_eq!(words("doctor").unwrap().action, Action::Doctor);
     }
 
     #[test]

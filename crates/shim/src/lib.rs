@@ -11,6 +11,7 @@ mod clock;
 mod container;
 mod delete;
 mod disks;
+mod doctor;
 mod error;
 mod events;
 mod exits;

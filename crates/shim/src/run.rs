@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use crate::args::{self, Action};
-use crate::{delete, serve, start};
+use crate::{delete, doctor, serve, start};
 
 /// Does what the command line says. `serve` returns when the shim has ended; `start` and `delete` print their answer
 /// to standard output.
@@ -25,6 +25,7 @@ pub fn run(words: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
             std::io::Write::flush(&mut std::io::stdout()).context("cannot print the address")
         }
         Action::Delete => delete::delete(&args, &bundle(&args)?),
+        Action::Doctor => doctor::doctor(),
         Action::Serve => serve::serve(&args, &bundle(&args)?),
     }
 }

@@ -276,7 +276,7 @@ async fn tap_connects_the_containers_to_the_host() {
     shim.boot(&config).await;
     let (text, code) = shim.run("c1", &["busybox", "ping", "-c", "1", "-W", "10", "10.99.7.1"], b"").await;
     assert_eq!(code, 0, "{text}");
-    let (text, _) = shim.run("c2", &["cat", "/sys/class/net/eth0/address"], b"").await;
+    let (text, _) = shim.run("c2", &["busybox", "ip", "link", "show", "eth0"], b"").await;
     assert!(text.contains("02:42:0a:63:07:02"), "{text}");
     shim.shut_down().await;
 }

@@ -7,8 +7,8 @@ pub struct Ability {
     pub name: &'static str,
     /// Whether the driver has it.
     pub available: bool,
-    /// What limits it, or why it is missing; empty when there is nothing to say.
-    pub note: &'static str,
+    /// The most at a time, where it is counted.
+    pub most: Option<u32>,
 }
 
 /// The table of abilities that a driver declares. Each field is a row.
@@ -35,10 +35,11 @@ pub struct Abilities {
 impl Abilities {
     /// The table, row by row, in the order in which it is shown.
     pub fn rows(&self) -> [Ability; 8] {
-        let row = |name, available| Ability { name, available, note: "" };
+        let row = |name, available| Ability { name, available, most: None };
+        let counted = |name, most: Option<u32>| Ability { name, available: most.is_some(), most };
         [
-            row("disk plug", self.disk_plug.is_some()),
-            row("nic plug", self.nic_plug.is_some()),
+            counted("disk plug", self.disk_plug.map(u32::from)),
+            counted("nic plug", self.nic_plug),
             row("pause", self.pause),
             row("snapshot", self.snapshot),
             row("memory resize", self.memory_resize),

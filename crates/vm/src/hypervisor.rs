@@ -154,8 +154,21 @@ pub struct Health {
     pub usable: bool,
     /// Path and version of its program, where there is one.
     pub program: Option<String>,
-    /// How it would execute instructions and why.
-    pub accelerator: String,
-    /// What is wrong or worth mending, each with its remedy.
-    pub remarks: Vec<String>,
+    /// How it would execute instructions.
+    pub accelerator: Accelerator,
+    /// Why so.
+    pub reason: String,
+    /// What is wrong or worth mending.
+    pub remarks: Vec<Remark>,
+}
+
+/// Something wrong or worth mending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// What.
+    pub problem: String,
+    /// What to do about it; empty when nothing can be done.
+    pub remedy: String,
+    /// The hypervisor cannot be used because of it.
+    pub fatal: bool,
 }

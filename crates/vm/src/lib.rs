@@ -18,5 +18,5 @@ pub use abilities::{Abilities, Ability};
 pub use config::{Accelerator, DiskAddress, DiskConfig, VmConfig};
 pub use console::Console;
 pub use error::{LaunchError, VmError};
-pub use hypervisor::{ExitKind, Health, Hypervisor, Pausing, Step, Vm, VmExit, VmInfo};
+pub use hypervisor::{ExitKind, Health, Hypervisor, Pausing, Remark, Step, Vm, VmExit, VmInfo};
 pub use kernel::{KernelError, check_kernel};

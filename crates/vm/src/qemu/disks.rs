@@ -66,46 +66,45 @@ pub fn unit(address: DiskAddress) -> Result<u16, VmError> {
 
 /// Identifier of a disk's device in QEMU.
 pub fn device_id(unit: u16) -> String {
-    format!("disk{unit}")
+    format!("d{unit}")
 }
 
 fn node_name(unit: u16) -> String {
-    format!("image{unit}")
+    format!("i{unit}")
 }
 
 fn descriptor_set(unit: u16) -> u64 {
     FIRST_DISK_SET + u64::from(unit)
 }
 
-/// The commands that plug a disk. QEMU duplicates the descriptor for itself, so the passed one is closed at once.
+/// The commands that plug a disk. They are as short as can be: QEMU reads its control socket byte by byte, each a turn
+/// of its main loop (measured: 7 µs, and several times that while the guest boots).
 pub fn plug(unit: u16, disk: DiskConfig) -> Vec<Command> {
     let set = descriptor_set(unit);
-    let node = node_name(unit);
     let add =
         Command { execute: "add-fd", arguments: json!({ "fdset-id": set }), descriptor: Some(disk.image) };
-    let open = json!({
-        "driver": "raw",
-        "node-name": node,
-        "read-only": disk.read_only,
-        "discard": "unmap",
-        "file": {
-            "driver": "file",
-            "filename": format!("/dev/fdset/{set}"),
-            "read-only": disk.read_only,
-            "auto-read-only": false,
-            "discard": "unmap",
-        },
-    });
-    let device = json!({
+    let mut file = json!({ "driver": "file", "filename": format!("/dev/fdset/{set}") });
+    let mut image = json!({ "driver": "raw", "node-name": node_name(unit) });
+    let mut device = json!({
         "driver": "scsi-hd",
         "bus": format!("{SCSI}.0"),
         "id": device_id(unit),
-        "drive": node,
-        "channel": 0,
+        "drive": node_name(unit),
         "scsi-id": 0,
         "lun": unit,
     });
-    vec![add, Command::new("blockdev-add", open), Command::new("device_add", device), close_set(unit)]
+    if disk.read_only {
+        file["read-only"] = true.into();
+        image["read-only"] = true.into();
+    } else {
+        // Blocks that the guest's filesystem frees become holes.
+        file["discard"] = "unmap".into();
+        image["discard"] = "unmap".into();
+        // QEMU would stop the VM when the host's disk is full; the guest's filesystem knows better what to do.
+        device["werror"] = "report".into();
+    }
+    image["file"] = file;
+    vec![add, Command::new("blockdev-add", image), Command::new("device_add", device)]
 }
 
 /// Takes the device away from the guest.
@@ -118,7 +117,7 @@ pub fn close_image(unit: u16) -> Command {
     Command::new("blockdev-del", json!({ "node-name": node_name(unit) }))
 }
 
-/// Closes the descriptor that was passed.
+/// Closes the descriptor that was passed; QEMU has made a duplicate for the image.
 pub fn close_set(unit: u16) -> Command {
     Command::new("remove-fd", json!({ "fdset-id": descriptor_set(unit) }))
 }

@@ -23,14 +23,14 @@ use crate::abilities::Abilities;
 use crate::config::{Accelerator, VmConfig};
 use crate::console::Console;
 use crate::error::{LaunchError, VmError};
-use crate::hypervisor::{Health, Hypervisor, Step, Vm, VmInfo};
+use crate::hypervisor::{Health, Hypervisor, Remark, Step, Vm, VmInfo};
 use crate::kernel::check_kernel;
 use crate::kvm::{Probe, Verdict};
 
 /// The program, as Debian's `qemu-system-x86` has it.
 const PROGRAM: &str = "qemu-system-x86_64";
 /// How to get it.
-const HINT: &str = "install QEMU: apt install qemu-system-x86";
+const REMEDY: &str = "install QEMU: apt install qemu-system-x86";
 /// The first version with all that we use and the one that Debian 12 has.
 const VERSION_MIN: (u32, u32) = (7, 2);
 /// [`VERSION_MIN`] in words.
@@ -83,40 +83,31 @@ impl Hypervisor for Qemu {
     }
 
     async fn health(&self) -> Health {
+        let fatal = |problem: String| Remark { problem, remedy: REMEDY.to_owned(), fatal: true };
         let mut remarks = Vec::new();
-        let program = match &self.program {
-            None => {
-                remarks.push(format!("{PROGRAM} is not installed; {HINT}"));
-                None
-            }
+        let mut program = None;
+        match &self.program {
+            None => remarks.push(fatal(format!("{PROGRAM} is not installed"))),
             Some(path) => match program_version(path).await {
                 Ok((version, recent)) => {
                     if !recent {
-                        remarks.push(format!("{version} is too old, at least {VERSION_MIN_TEXT} is needed"));
+                        remarks.push(fatal(format!("{version}: at least {VERSION_MIN_TEXT} is needed")));
                     }
-                    Some(format!("{} ({version})", path.display()))
+                    program = Some(format!("{} ({version})", path.display()));
                 }
-                Err(error) => {
-                    remarks.push(format!("{} --version fails: {error}", path.display()));
-                    None
-                }
+                Err(error) => remarks.push(fatal(format!("{} --version fails: {error}", path.display()))),
             },
-        };
-        let usable = program.is_some() && remarks.is_empty();
-        match self.probe.verdict {
-            Verdict::Good => {}
-            Verdict::Unreadable => remarks.push(format!("{}; are you in group kvm?", self.probe.reason)),
-            Verdict::TooSlow | Verdict::Absent => {
-                remarks.push("guests run in software, slower than on a host with virtualisation".to_owned());
-            }
         }
-        Health { usable, program, accelerator: format!("{}: {}", self.accelerator(), self.probe), remarks }
+        let usable = remarks.is_empty();
+        remarks.extend(without_kvm(&self.probe));
+        let (accelerator, reason) = (self.accelerator(), self.probe.reason.clone());
+        Health { usable, program, accelerator, reason, remarks }
     }
 
     async fn launch(&self, config: VmConfig) -> Result<Arc<dyn Vm>, LaunchError> {
         check(&config)?;
         let Some(program) = &self.program else {
-            return Err(LaunchError::Missing { program: PROGRAM.into(), hint: HINT });
+            return Err(LaunchError::Missing { program: PROGRAM.into(), hint: REMEDY });
         };
         let accelerator = self.accelerator();
         let exec = SystemTime::now();
@@ -161,6 +152,18 @@ impl Hypervisor for Qemu {
         };
         Ok(Arc::new(QemuVm::new(info, config.nic_slots, qmp, started)))
     }
+}
+
+/// What could be better about running guests in software.
+fn without_kvm(probe: &Probe) -> Option<Remark> {
+    let remedy = match probe.verdict {
+        Verdict::Good => return None,
+        Verdict::Unreadable => "let hyperd's user open /dev/kvm (group kvm)",
+        Verdict::TooSlow => "run on a host that gives its guests hardware virtualisation",
+        Verdict::Absent => "turn virtualisation on in the firmware and load kvm-intel or kvm-amd",
+    };
+    let problem = format!("guests run in software, several times slower: {}", probe.reason);
+    Some(Remark { problem, remedy: remedy.to_owned(), fatal: false })
 }
 
 /// Refuses what QEMU would refuse in worse words, or accept and then hang.

@@ -32,6 +32,8 @@ use crate::hypervisor::{ExitKind, Pausing, Vm, VmExit, VmInfo};
 const QUIT: Duration = Duration::from_millis(500);
 /// How long the guest has to let go of a device that is taken away.
 const RELEASE: Duration = Duration::from_secs(5);
+/// How often something is tried again that QEMU is about to be ready for.
+const RETRY: Duration = Duration::from_millis(10);
 /// Bytes of QEMU's standard error that are kept.
 const LAST_WORDS: usize = 2 << 10;
 
@@ -175,7 +177,6 @@ impl QemuVm {
         let mut events = self.qmp.events();
         for &unit in units {
             self.remove_disk(unit, &mut events).await;
-            self.qmp.execute(disks::close_set(unit)).await.ok();
             lock(&self.units).give(unit);
         }
     }
@@ -201,6 +202,8 @@ impl QemuVm {
             })
             .await;
         }
+        // Fails only where the plug failed so early that there is none.
+        self.qmp.execute(disks::close_set(unit)).await.ok();
         // The device's reference to its image goes a little after the event.
         loop {
             match self.qmp.execute(disks::close_image(unit)).await {
@@ -208,7 +211,7 @@ impl QemuVm {
                 Err(VmError::Refused { message, .. })
                     if message.contains("in use") && Instant::now() < deadline =>
                 {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => return Some(error),
             }
@@ -287,11 +290,16 @@ impl Vm for QemuVm {
     }
 
     async fn link(&self) -> Result<UnixStream, VmError> {
-        self.alive()?;
         let path = format!("/proc/self/fd/{}", self.link.as_raw_fd());
-        UnixStream::connect(path)
-            .await
-            .map_err(|source| VmError::Io { attempt: "connect to the guest", source })
+        loop {
+            self.alive()?;
+            match UnixStream::connect(&path).await {
+                // QEMU lets one connection wait behind the open one; it takes the next when that is gone.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(RETRY).await,
+                Err(source) => return Err(VmError::Io { attempt: "connect to the guest", source }),
+                Ok(stream) => return Ok(stream),
+            }
+        }
     }
 
     async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError> {

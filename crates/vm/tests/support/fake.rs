@@ -37,7 +37,13 @@ impl Hypervisor for Fake {
     }
 
     async fn health(&self) -> Health {
-        Health { usable: true, program: None, accelerator: "none".into(), remarks: vec![] }
+        Health {
+            usable: true,
+            program: None,
+            accelerator: Accelerator::Tcg,
+            reason: "nothing is executed".into(),
+            remarks: vec![],
+        }
     }
 
     async fn launch(&self, config: VmConfig) -> Result<Arc<dyn Vm>, LaunchError> {

@@ -408,7 +408,11 @@ impl Pod {
             Ok(guest) => guest,
             Err(error) => {
                 vm.kill().await;
-                return self.end(Ending::failed(error)).await;
+                // Stopped meanwhile, it has an end already.
+                if matches!(self.phase(), Phase::Booting(..)) {
+                    self.end(Ending::failed(error)).await;
+                }
+                return;
             }
         };
         let hello = SystemTime::now();
@@ -487,9 +491,11 @@ impl Pod {
             tracing::warn!("some processes have no end yet");
         }
         self.phase.send_if_modified(|phase| {
-            let config = phase.config().cloned();
-            *phase = Phase::Stopped(config, ending);
-            true
+            let first = !matches!(phase, Phase::Stopped(..));
+            if first {
+                *phase = Phase::Stopped(phase.config().cloned(), ending);
+            }
+            first
         });
     }
 

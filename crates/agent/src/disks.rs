@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use hyper_protocol::agent::DiskAddress;
 
-use crate::deadline::until;
 use crate::failure::{Attempt, Failed};
+use crate::uevent::until;
 
 /// How long a disk may take from being plugged to being found.
 const PATIENCE: Duration = Duration::from_secs(5);

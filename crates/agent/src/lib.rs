@@ -26,6 +26,7 @@ mod rootfs;
 pub mod session;
 mod spec;
 mod stdio;
+mod uevent;
 mod usage;
 
 pub use agent::{Agent, Places};

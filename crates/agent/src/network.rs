@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use hyper_protocol::agent::Interface;
 
-use crate::deadline::until;
 use crate::failure::{Attempt, Failed};
 use crate::netlink::{Link, Netlink};
+use crate::uevent::until;
 
 /// Most interfaces of a pod.
 const MAX_INTERFACES: usize = 32;

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use crate::deadline::until;
 use crate::failure::{Attempt, Failed};
+use crate::uevent::until;
 
 /// Name that the host gives the port.
 const NAME: &str = "hyper.link";

@@ -138,6 +138,9 @@ fn by_words(words: &str, passwd: &str, group: &str) -> Result<Identity, Failed> 
     } else {
         (find_group(group_word, group)?, Vec::new())
     };
+    // As docker: without the primary group among the others, a program that changes its group loses what
+    // that group may not do (CVE-2022-36109).
+    let groups = std::iter::once(gid).chain(groups).collect();
     Ok(Identity { uid: checked(uid)?, gid, groups, home: home.to_owned() })
 }
 
@@ -174,16 +177,16 @@ mod tests {
     #[test]
     fn users_are_found_as_docker_finds_them() {
         let cases = [
-            ("root", identity(0, 0, &[], "/root")),
-            ("", identity(0, 0, &[], "/root")),
-            ("www-data", identity(33, 33, &[29], "/var/www")),
-            ("33", identity(33, 33, &[29], "/var/www")),
-            ("app", identity(1000, 1000, &[29, 50], "/home/app")),
-            ("app:audio", identity(1000, 29, &[], "/home/app")),
-            ("app:7", identity(1000, 7, &[], "/home/app")),
-            ("4242", identity(4242, 0, &[], "/")),
-            ("4242:staff", identity(4242, 50, &[], "/")),
-            (":staff", identity(0, 50, &[], "/root")),
+            ("root", identity(0, 0, &[0], "/root")),
+            ("", identity(0, 0, &[0], "/root")),
+            ("www-data", identity(33, 33, &[33, 29], "/var/www")),
+            ("33", identity(33, 33, &[33, 29], "/var/www")),
+            ("app", identity(1000, 1000, &[1000, 29, 50], "/home/app")),
+            ("app:audio", identity(1000, 29, &[29], "/home/app")),
+            ("app:7", identity(1000, 7, &[7], "/home/app")),
+            ("4242", identity(4242, 0, &[0], "/")),
+            ("4242:staff", identity(4242, 50, &[50], "/")),
+            (":staff", identity(0, 50, &[50], "/root")),
         ];
         for (user, expected) in cases {
             assert_eq!(find(user), expected, "{user}");

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::options::Phase;
 use crate::podsock::{self, AttachStreams};
-use crate::registry::PendingAttach;
+use crate::registry::{Container, Counted, PendingAttach};
 
 /// Clients that may wait for one container to start.
 const PENDING_MAX: usize = 64;
@@ -20,6 +20,16 @@ pub struct Attachment {
     /// The container has a terminal: the stream is raw.
     pub tty: bool,
     stream: Source,
+    reading: Counted,
+}
+
+/// A process's streams: output in docker's format, and the other way raw input. The pod stays while one of these lives,
+/// so that no output is lost.
+#[derive(Debug)]
+pub struct ProcessStream {
+    /// The connection.
+    pub stream: UnixStream,
+    _reading: Counted,
 }
 
 #[derive(Debug)]
@@ -29,17 +39,17 @@ enum Source {
 }
 
 impl Attachment {
-    pub(crate) fn ready(tty: bool, stream: UnixStream) -> Self {
-        Self { tty, stream: Source::Ready(stream) }
+    pub(crate) fn ready(tty: bool, stream: UnixStream, container: &Container) -> Self {
+        Self { tty, stream: Source::Ready(stream), reading: Counted::new(&container.attached) }
     }
 
-    /// The stream: output in docker's format, and the other way raw input. Waits for the container to start; `None`
-    /// if that fails.
-    pub async fn stream(self) -> Option<UnixStream> {
-        match self.stream {
-            Source::Ready(stream) => Some(stream),
-            Source::Pending(receiver) => receiver.await.ok(),
-        }
+    /// The streams. Waits for the container to start; `None` if that fails.
+    pub async fn stream(self) -> Option<ProcessStream> {
+        let stream = match self.stream {
+            Source::Ready(stream) => stream,
+            Source::Pending(receiver) => receiver.await.ok()?,
+        };
+        Some(ProcessStream { stream, _reading: self.reading })
     }
 }
 
@@ -69,7 +79,7 @@ impl Engine {
                 let shim = self.running_shim(&container)?;
                 let stream = podsock::attach(shim.dir(), &container.id, None, streams).await?;
                 self.shared.container_event(&container.record(), "attach", &[]);
-                Ok(Attachment::ready(tty, stream))
+                Ok(Attachment::ready(tty, stream, &container))
             }
             Phase::Created | Phase::Starting | Phase::Exited => {
                 let (sender, receiver) = oneshot::channel();
@@ -84,7 +94,11 @@ impl Engine {
                 pending.push(PendingAttach { streams, stream: sender });
                 drop(pending);
                 self.shared.container_event(&container.record(), "attach", &[]);
-                Ok(Attachment { tty, stream: Source::Pending(receiver) })
+                Ok(Attachment {
+                    tty,
+                    stream: Source::Pending(receiver),
+                    reading: Counted::new(&container.attached),
+                })
             }
         }
     }

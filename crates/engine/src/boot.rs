@@ -71,6 +71,13 @@ impl Engine {
             pod.set_shim(&mut vm, Some(Arc::new(shim)));
             let record = pod.record();
             self.shared.pod_event(&pod.id, record.name.as_deref(), "start");
+            let (shared, dir) = (self.shared.clone(), self.places().pod(&pod.id));
+            tokio::spawn(async move {
+                if let Ok(state) = crate::podsock::inspect(&dir).await {
+                    let learn = move || shared.learn_accelerator(&state.accelerator);
+                    let _ = tokio::task::spawn_blocking(learn).await;
+                }
+            });
         }
         vm.members.insert(container.to_owned());
         Ok(vm.shim.clone().expect("booted above or before"))
@@ -90,6 +97,27 @@ impl Engine {
         if !gone {
             self.shared.end_vm(pod, &mut vm).await;
         }
+    }
+
+    /// As [`Engine::leave_pod`], for a container of which nothing is kept: a VM that ends with it is not shut down, its
+    /// plug is pulled.
+    pub(crate) async fn drop_from_pod(&self, pod: &Arc<Pod>, container: &str) {
+        let mut vm = pod.vm.lock().await;
+        let ends = vm.members.len() <= 1 && vm.members.contains(container) && !pod.lock().explicit;
+        // Other containers of the pod may have files in it that are kept.
+        if ends && self.shared.registry.in_pod(&pod.id).len() <= 1 {
+            vm.members.clear();
+            pod.set_shim(&mut vm, None);
+            self.shared.clear_pod(pod).await;
+            return;
+        }
+        if let Some(shim) = vm.shim.clone()
+            && let Err(error) = shim.delete(container, "").await
+        {
+            tracing::debug!(container, error = %error.report(), "cannot delete a task");
+        }
+        drop(vm);
+        self.leave_pod(pod, container).await;
     }
 
     /// Whether the VM behind a shim is still there: a pod that emptied may have been ended by its shim.
@@ -192,7 +220,9 @@ impl Shared {
             tracing::warn!(pod = pod.id, %error, "cannot detach the pod from the network");
         }
         let known = self.registry.pod(&pod.id).is_ok();
-        if !std::mem::take(&mut pod.lock().up) || !known {
+        let goes = self.registry.in_pod(&pod.id).iter().all(|container| container.lock().options.auto_remove);
+        let explicit = pod.lock().explicit;
+        if !std::mem::take(&mut pod.lock().up) || !known || (goes && !explicit) {
             return;
         }
         if let Err(error) = self.db.put_pod(pod.record()).await {

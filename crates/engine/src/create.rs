@@ -173,7 +173,7 @@ impl Engine {
         let mut sysctl = options.sysctls.clone();
         validate::add_default_sysctls(&mut sysctl);
         let pod = PodOptions {
-            vcpus: size::vcpus(options.resources.nano_cpus)?,
+            vcpus: size::vcpus(options.resources.nano_cpus, self.shared.accelerated())?,
             memory_mib: size::memory_mib(options.resources.memory)?,
             hostname,
             domainname: options.domainname.clone(),

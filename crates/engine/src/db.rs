@@ -52,6 +52,8 @@ pub(crate) struct Db {
 pub(crate) enum Setting {
     /// Subnet of the default network.
     Subnet,
+    /// How the last pod's instructions were executed (`kvm`, `tcg`).
+    Accelerator,
     /// The daemon's own id, as `/info` tells it.
     DaemonId,
 }
@@ -60,6 +62,7 @@ impl Setting {
     fn key(self) -> &'static str {
         match self {
             Self::Subnet => "subnet",
+            Self::Accelerator => "accelerator",
             Self::DaemonId => "daemon_id",
         }
     }

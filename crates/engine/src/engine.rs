@@ -1,6 +1,7 @@
 //! The engine: one instance's containers, pods and images.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_image::{RegistryConfig, Store};
@@ -17,6 +18,9 @@ use crate::layer::Layers;
 use crate::options::{ContainerRecord, State};
 use crate::places::{Places, RootLock};
 use crate::registry::{Container, Registry};
+
+/// What shims call execution on the host's own processors.
+const ACCELERATED: &str = "kvm";
 
 /// What an engine is made with.
 #[derive(Debug, Clone)]
@@ -48,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) id: String,
+    accelerated: AtomicBool,
     network: OnceCell<Network>,
     _lock: RootLock,
 }
@@ -134,6 +139,7 @@ impl Shared {
                 id
             }
         };
+        let accelerator = db.setting(Setting::Accelerator)?;
         Ok(Self {
             layers: Layers::new(config.places.cache()),
             config,
@@ -142,6 +148,7 @@ impl Shared {
             registry: Registry::default(),
             events: Events::new(),
             execs: Mutex::default(),
+            accelerated: AtomicBool::new(accelerator.as_deref() == Some(ACCELERATED)),
             id,
             network: OnceCell::new(),
             _lock: lock,
@@ -169,6 +176,21 @@ impl Shared {
                 Ok(network)
             })
             .await
+    }
+
+    /// Whether guests run on the host's processors rather than being emulated, as far as is known: the first pod tells.
+    pub(crate) fn accelerated(&self) -> bool {
+        self.accelerated.load(Ordering::Relaxed)
+    }
+
+    /// Notes how a pod's instructions are executed. Blocks when that changed.
+    pub(crate) fn learn_accelerator(&self, name: &str) {
+        let now = name == ACCELERATED;
+        if self.accelerated.swap(now, Ordering::Relaxed) != now
+            && let Err(error) = self.db.set_setting(Setting::Accelerator, name)
+        {
+            tracing::warn!(error = %error.report(), "cannot note the accelerator");
+        }
     }
 
     /// The network if it was used already.

@@ -10,6 +10,7 @@ use crate::error::{EngineError, Kind, Result};
 use crate::ids;
 use crate::options::Phase;
 use crate::podsock::{self, AttachStreams};
+use crate::registry::Container;
 use crate::shim::Shim;
 use crate::spec::{self, ExecOptions};
 
@@ -154,7 +155,7 @@ impl Engine {
         };
         let streams = AttachStreams { stdin, stdout: options.attach_stdout, stderr: options.attach_stderr };
         exec.state().started = true;
-        let run = self.run_exec(&shim, &exec, &config, (!detach).then_some(streams)).await;
+        let run = self.run_exec(&shim, &container, &exec, &config, (!detach).then_some(streams)).await;
         match run {
             Ok(attachment) => {
                 let details = [("execID", exec.id.clone())];
@@ -182,6 +183,7 @@ impl Engine {
     async fn run_exec(
         &self,
         shim: &Arc<Shim>,
+        container: &Container,
         exec: &Arc<Exec>,
         config: &ExecConfig,
         streams: Option<AttachStreams>,
@@ -190,7 +192,7 @@ impl Engine {
         let attachment = match streams {
             Some(streams) => {
                 let stream = podsock::attach(shim.dir(), &exec.container, Some(&exec.id), streams).await?;
-                Some(Attachment::ready(exec.options.tty, stream))
+                Some(Attachment::ready(exec.options.tty, stream, container))
             }
             None => None,
         };

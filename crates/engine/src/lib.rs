@@ -40,7 +40,7 @@ mod start;
 mod stats;
 mod validate;
 
-pub use attach::Attachment;
+pub use attach::{Attachment, ProcessStream};
 pub use clock::{Timestamp, human_duration};
 pub use create::{CreateRequest, Created, HYPERVISOR_ANNOTATION, KERNEL_ANNOTATION, POD_ANNOTATION};
 pub use doctor::{Check, CheckStatus};

@@ -9,7 +9,7 @@ use crate::boot::Steps;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
-use crate::options::{DEFAULT_STOP_TIMEOUT, Phase};
+use crate::options::{DEFAULT_STOP_TIMEOUT, Phase, State};
 use crate::registry::{Container, Pod, Progress};
 use crate::shim::{Shim, TaskExit};
 use crate::{ids, podsock, signal};
@@ -92,6 +92,13 @@ impl Engine {
             tracing::warn!(container = container.id, error = %error.report(), "lost sight of a container");
         }
         self.record_exit(container, exit.ok(), record).await;
+        container.drained().await;
+        if container.lock().options.auto_remove {
+            // Nothing of it is kept, so nothing has to be written out.
+            self.drop_from_pod(pod, &container.id).await;
+            drop(transition);
+            return self.remove_quietly(container).await;
+        }
         let steps = podsock::timeline(shim.dir()).await.unwrap_or_default();
         if !steps.is_empty() {
             *container.shim_steps.lock().unwrap_or_else(PoisonError::into_inner) = steps;
@@ -100,10 +107,6 @@ impl Engine {
             tracing::debug!(container = container.id, error = %error.report(), "cannot delete a task");
         }
         self.leave_pod(pod, &container.id).await;
-        drop(transition);
-        if container.lock().options.auto_remove {
-            self.remove_quietly(container).await;
-        }
     }
 
     /// Writes the end of a container down and tells those who wait.
@@ -126,23 +129,22 @@ impl Engine {
             None => String::new(),
         };
         let oom = record.as_ref().is_some_and(|record| record.exit.oom_killed);
-        let written = self
-            .shared
-            .set_state(container, |state| {
-                state.phase = Phase::Exited;
-                state.pid = 0;
-                state.exit_code = code.into();
-                state.error = error;
-                state.oom_killed = oom;
-                state.finished_at = Some(at.max(state.started_at.unwrap_or(at)));
-            })
-            .await;
-        if let Err(error) = written {
+        let change = |state: &mut State| {
+            state.phase = Phase::Exited;
+            state.pid = 0;
+            state.exit_code = code.into();
+            state.error = error;
+            state.oom_killed = oom;
+            state.finished_at = Some(at.max(state.started_at.unwrap_or(at)));
+        };
+        let mut state = container.lock().state.clone();
+        change(&mut state);
+        // A container that removes itself is not written down again: after a crash it is removed all the same.
+        let auto_remove = container.lock().options.auto_remove;
+        if !auto_remove && let Err(error) = self.shared.db.set_state(&container.id, &state).await {
             tracing::error!(container = container.id, error = %error.report(), "cannot record an exit");
-            let mut record = container.lock();
-            record.state.phase = Phase::Exited;
-            record.state.exit_code = code.into();
         }
+        container.lock().state = state;
         self.shared.lock_execs().retain(|_, exec| exec.container != container.id);
         container.progress.send_modify(|progress| {
             progress.running = false;
@@ -352,7 +354,7 @@ impl Engine {
 
     async fn remove_container(&self, container: &Arc<Container>, force: bool) -> Result<()> {
         loop {
-            let transition = container.transition.lock().await;
+            let transition = container.take_over().await;
             let record = container.record();
             if self.shared.registry.find(&container.id).is_err() {
                 return Ok(());
@@ -381,7 +383,12 @@ impl Engine {
 
     /// Removes a container that does not run; its transition lock is held.
     async fn remove_ended(&self, container: &Arc<Container>) -> Result<()> {
-        self.shared.set_state(container, |state| state.phase = Phase::Removing).await?;
+        if container.lock().options.auto_remove {
+            // It is removed after a crash too, whatever the database says until then.
+            container.lock().state.phase = Phase::Removing;
+        } else {
+            self.shared.set_state(container, |state| state.phase = Phase::Removing).await?;
+        }
         let directory = self.places().container(&container.id);
         let removed = tokio::fs::remove_dir_all(&directory).await;
         if let Err(source) = removed

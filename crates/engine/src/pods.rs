@@ -75,7 +75,7 @@ impl Engine {
             explicit: true,
             created: Timestamp::now(),
             options: PodOptions {
-                vcpus: size::vcpus(request.nano_cpus)?,
+                vcpus: size::vcpus(request.nano_cpus, self.shared.accelerated())?,
                 memory_mib: size::memory_mib(request.memory)?,
                 hostname: hostname.clone(),
                 domainname: request.domainname,

@@ -40,6 +40,10 @@ pub(crate) struct Container {
     pub(crate) transition: tokio::sync::Mutex<()>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) pending: Mutex<Vec<PendingAttach>>,
+    /// Clients that may still be reading output.
+    pub(crate) attached: watch::Sender<usize>,
+    /// Requests that do not wait for those clients.
+    pub(crate) impatient: watch::Sender<usize>,
     /// Steps of the last start that the engine did itself.
     pub(crate) steps: Mutex<Vec<Step>>,
     /// Steps of the last start that the shim did, kept when it ends.
@@ -59,6 +63,8 @@ impl Container {
             transition: tokio::sync::Mutex::new(()),
             progress: watch::Sender::new(progress),
             pending: Mutex::default(),
+            attached: watch::Sender::new(0),
+            impatient: watch::Sender::new(0),
             steps: Mutex::default(),
             shim_steps: Mutex::default(),
         })
@@ -72,6 +78,38 @@ impl Container {
     /// A copy of the record.
     pub(crate) fn record(&self) -> ContainerRecord {
         self.lock().clone()
+    }
+
+    /// Waits until every client has read its output, or somebody cannot wait for that.
+    pub(crate) async fn drained(&self) {
+        let (mut attached, mut impatient) = (self.attached.subscribe(), self.impatient.subscribe());
+        tokio::select! {
+            _ = attached.wait_for(|clients| *clients == 0) => {}
+            _ = impatient.wait_for(|requests| *requests > 0) => {}
+        }
+    }
+
+    /// Takes the right to move the container to another phase; clients that read slowly lose what they have not read.
+    pub(crate) async fn take_over(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        let _hurry = Counted::new(&self.impatient);
+        self.transition.lock().await
+    }
+}
+
+/// One more in a counter, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    pub(crate) fn new(counter: &watch::Sender<usize>) -> Self {
+        counter.send_modify(|count| *count += 1);
+        Self(counter.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

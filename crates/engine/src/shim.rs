@@ -46,6 +46,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Seconds the VM gets to power off by itself.
 const STOP_SECONDS: u32 = 3;
 
+/// How long a process may take to end by itself, and then to die.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Name of the file with the VMM's process number, in a pod's directory.
+const VMM_PID: &str = "qemu.pid";
+
 /// Most bytes that `start` may print.
 const ADDRESS_MAX: usize = 4096;
 
@@ -312,13 +318,8 @@ impl Shim {
 /// Only a process whose number is in the pod's directory and whose command line names the shim and the pod is
 /// touched.
 pub(crate) async fn end_process(pod: &str, dir: &Path) {
-    const PATIENCE: Duration = Duration::from_secs(5);
     let Some(pid) = shim_pid(pod, dir) else { return };
-    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
-    // The number may have been given to another process between the two looks at it.
-    if shim_pid(pod, dir) != Some(pid) {
-        return;
-    }
+    let Some(process) = open_process(pid, || shim_pid(pod, dir)) else { return };
     let pod = pod.to_owned();
     let ended = tokio::task::spawn_blocking(move || {
         if ends_within(&process, PATIENCE) {
@@ -342,15 +343,42 @@ fn ends_within(process: &OwnedFd, patience: Duration) -> bool {
     matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0)
 }
 
-/// Kills a pod's shim at once; its VM dies with it.
+/// Kills a pod's shim at once; its VM dies with it (the VMM is told so by `PR_SET_PDEATHSIG`, and killed here if it is
+/// not gone then). Waits for both.
 pub(crate) async fn kill_process(pod: &str, dir: &Path) {
-    let Some(pid) = shim_pid(pod, dir) else { return };
-    if let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        && shim_pid(pod, dir) == Some(pid)
-    {
-        let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+    let vmm = vmm_pid(pod, dir).and_then(|pid| open_process(pid, || vmm_pid(pod, dir)));
+    let shim = shim_pid(pod, dir).and_then(|pid| open_process(pid, || shim_pid(pod, dir)));
+    let processes: Vec<OwnedFd> = [shim, vmm].into_iter().flatten().collect();
+    if processes.is_empty() {
+        return;
     }
-    end_process(pod, dir).await;
+    let ended = tokio::task::spawn_blocking(move || {
+        for process in processes {
+            let _ = rustix::process::pidfd_send_signal(process.as_fd(), rustix::process::Signal::KILL);
+            ends_within(&process, PATIENCE);
+        }
+    });
+    let _ = ended.await;
+}
+
+/// A descriptor of a process whose number is still the same after opening it: numbers are given out again.
+fn open_process(
+    pid: rustix::process::Pid,
+    look_again: impl FnOnce() -> Option<rustix::process::Pid>,
+) -> Option<OwnedFd> {
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+    (look_again() == Some(pid)).then_some(process)
+}
+
+/// The number of a pod's live VMM: named in the pod's directory, and itself naming the pod.
+fn vmm_pid(pod: &str, dir: &Path) -> Option<rustix::process::Pid> {
+    let text = std::fs::read_to_string(dir.join(VMM_PID)).ok()?;
+    let pid: i32 = text.trim().parse().ok()?;
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
+    let is_vmm = program.windows(4).any(|part| part == b"qemu");
+    let names_pod = command.windows(pod.len().max(1)).any(|part| part == pod.as_bytes());
+    if is_vmm && names_pod { rustix::process::Pid::from_raw(pid) } else { None }
 }
 
 /// The number of the live shim of a pod.

@@ -26,7 +26,7 @@ impl Engine {
     /// fails. Nothing is left of an attempt that failed.
     pub async fn start(&self, reference: &str) -> Result<()> {
         let container = self.shared.registry.find(reference)?;
-        let transition = container.transition.lock().await;
+        let transition = container.take_over().await;
         let phase = container.lock().state.phase;
         match phase {
             Phase::Running => {

@@ -200,7 +200,7 @@ fn check_network(options: &ContainerOptions) -> Result<()> {
 }
 
 fn check_resources(limits: &Resources) -> Result<()> {
-    crate::size::vcpus(limits.nano_cpus)?;
+    crate::size::vcpus(limits.nano_cpus, false)?;
     crate::size::memory_mib(limits.memory)?;
     let refuse = |text: &str| Err(EngineError::invalid(text));
     if limits.nano_cpus > 0 && (limits.cpu_quota != 0 || limits.cpu_period != 0) {

@@ -5,6 +5,7 @@ use std::future::Future;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
+use hyper_engine::ProcessStream;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -99,10 +100,12 @@ impl Connected {
     /// `settle` is awaited before the client sees the end.
     pub(crate) async fn copy(
         self,
-        process: tokio::net::UnixStream,
+        process: ProcessStream,
         keys: Option<Scanner>,
         settle: impl Future<Output = ()>,
     ) -> Ended {
+        // The rest of it keeps the pod until the copy is over.
+        let ProcessStream { stream: process, .. } = process;
         let (from_process, to_process) = process.into_split();
         match self {
             Self::Stream(stream) => {

@@ -131,6 +131,8 @@ pub struct Pod {
     pub quit: Notify,
     /// Clients that are attached at this moment.
     pub clients: AtomicUsize,
+    /// A guest that is shutting down need not finish.
+    hurry: Notify,
     phase: watch::Sender<Phase>,
     containers: Mutex<BTreeMap<String, Slot>>,
     choose: Box<Choose>,
@@ -148,6 +150,7 @@ impl Pod {
             disks: Disks::default(),
             quit: Notify::new(),
             clients: AtomicUsize::new(0),
+            hurry: Notify::new(),
             phase: watch::channel(Phase::Empty).0,
             containers: Mutex::default(),
             choose,
@@ -348,6 +351,12 @@ impl Pod {
         }
     }
 
+    /// Stops its VM at once, also one that is being stopped gently. What the guest has not written out is lost.
+    pub async fn abandon(self: &Arc<Self>, reason: &str) {
+        self.hurry.notify_waiters();
+        self.stop(Duration::ZERO, reason).await;
+    }
+
     /// Records the end of a process; for the first one of a container on disk before anybody learns of it.
     pub fn record(&self, process: &Process, exit: Exit, error: Option<String>) {
         let target = &process.target;
@@ -449,17 +458,19 @@ impl Pod {
         match before {
             Phase::Running(live) => {
                 // With all containers deleted nothing is mounted any more, and there is nothing to write out.
-                if !self.is_empty() {
+                if !self.is_empty() && !grace.is_zero() {
                     let orderly = async {
                         live.guest.call(&Request::Shutdown).await?;
                         live.vm.wait().await;
                         Ok::<_, ShimError>(())
                     };
-                    match timeout(grace, orderly).await {
+                    let how = tokio::select! {
+                        how = timeout(grace, orderly) => how,
+                        () = self.hurry.notified() => Ok(Ok(())),
+                    };
+                    match how {
                         Ok(Ok(())) => {}
-                        Ok(Err(error)) => {
-                            tracing::warn!(%error, "the guest is killed without having shut down")
-                        }
+                        Ok(Err(error)) => tracing::warn!(%error, "the guest is killed without a shutdown"),
                         Err(_) => tracing::warn!(?grace, "the guest is killed, it did not shut down in time"),
                     }
                 }

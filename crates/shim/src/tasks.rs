@@ -519,6 +519,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn gentle_stop_is_cut_short_by_one_who_is_in_a_hurry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pod, _guest) = pod(dir.path(), false).await;
+        create(&pod, container(dir.path(), "c1", &["layer"])).await.unwrap();
+        let gentle = tokio::spawn({
+            let pod = pod.clone();
+            async move { pod.stop(Duration::from_secs(3600), "gently").await }
+        });
+        while !matches!(pod.phase(), Phase::Stopping(_)) {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        soon(pod.abandon("at once")).await;
+        soon(gentle).await.unwrap();
+        assert_eq!(pod.stopped().await.reason, "gently");
+    }
+
+    #[tokio::test]
     async fn killed_before_its_start_it_ends_without_the_guest() {
         let dir = tempfile::tempdir().unwrap();
         let (pod, guest) = pod(dir.path(), false).await;

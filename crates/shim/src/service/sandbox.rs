@@ -155,7 +155,8 @@ impl Sandbox for SandboxService {
         self.check(&request.sandbox_id)?;
         let pod = self.pod.clone();
         to_the_end(async move {
-            pod.stop(STOP, "the shim was asked to end").await;
+            // One who wants the guest to write everything out stops the sandbox first.
+            pod.abandon("the shim was asked to end").await;
             pod.quit.notify_one();
             Ok(ShutdownSandboxResponse::new())
         })

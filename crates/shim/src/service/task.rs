@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api::*;
@@ -21,7 +20,7 @@ use crate::container::{Mount as RootfsMount, NewContainer};
 use crate::error::ShimError;
 use crate::events;
 use crate::phase::ProcessRequest;
-use crate::pod::Pod;
+use crate::pod::{Pod, STOP};
 use crate::process::{State, Streams};
 use crate::{clock, implicit, tasks};
 
@@ -211,8 +210,10 @@ impl Task for TaskService {
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
         // containerd asks after each container; the shim ends with its last one.
         if request.now || self.pod.is_empty() {
-            let grace = if request.now { Duration::ZERO } else { crate::pod::STOP };
-            self.pod.stop(grace, "the shim was asked to end").await;
+            match request.now {
+                true => self.pod.abandon("the shim was asked to end").await,
+                false => self.pod.stop(STOP, "the shim was asked to end").await,
+            }
             self.pod.quit.notify_one();
         }
         Ok(Empty::new())

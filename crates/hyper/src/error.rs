@@ -81,9 +81,17 @@ impl Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        let hint = error.hint();
         let mut failure = Self::from_error(&error);
-        failure.hint = hint;
+        // Our daemon's own next step stands at the end of its message.
+        if let Some(told) = failure.errors.first_mut()
+            && let Some((message, hint)) =
+                told.strip_suffix(')').and_then(|text| text.rsplit_once(" (hint: "))
+        {
+            let (message, hint) = (message.to_owned(), hint.to_owned());
+            *told = message;
+            return failure.with_hint(hint);
+        }
+        failure.hint = error.hint();
         failure
     }
 }
@@ -120,6 +128,17 @@ mod tests {
         for (message, code) in table {
             assert_eq!(start_failure_code(message), code, "{message}");
         }
+    }
+
+    #[test]
+    fn the_daemons_hint_is_told_as_ours() {
+        let message =
+            "cannot remove pod p1: it has 1 containers (hint: remove them first (or force))".to_owned();
+        let failure = Failure::from(ApiError::Daemon { status: 409, message });
+        assert_eq!(
+            failure.render(),
+            "error: cannot remove pod p1: it has 1 containers\nhint: remove them first (or force)\n"
+        );
     }
 
     #[test]

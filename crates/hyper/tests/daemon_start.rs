@@ -2,6 +2,8 @@
 //!
 //! The daemon here is a script beside a copy of our program that becomes this test program.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is the message")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -4,6 +4,8 @@ use std::io;
 
 use bollard::errors::Error as Bollard;
 
+use crate::error::{EXIT_DAEMON, start_failure_code};
+
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -88,7 +90,10 @@ impl ApiError {
             Self::Daemon { status: 409, message } if message.contains("is already in use by container") => {
                 Some("remove or rename that container, or choose another name".into())
             }
-            Self::Daemon { status: 500.., .. } => Some("`hyper doctor` checks this machine".into()),
+            // Neither what is not supported (501) nor what the image or its command lacks is the machine's fault.
+            Self::Daemon { status: 500, message } if start_failure_code(message) == EXIT_DAEMON => {
+                Some("`hyper doctor` checks this machine".into())
+            }
             _ => None,
         }
     }

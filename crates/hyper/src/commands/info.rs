@@ -235,8 +235,11 @@ fn item_lines(text: &mut String, depth: usize, item: &Value) {
     }
 }
 
-/// `guest_kernel` and `GuestKernel` as `Guest Kernel`.
+/// `guest_kernel` and `GuestKernel` as `Guest Kernel`; units keep their spelling.
 fn title(name: &str) -> String {
+    if let Some(rest) = name.strip_suffix("_mib").or_else(|| name.strip_suffix("MiB")) {
+        return format!("{} MiB", title(rest));
+    }
     let mut words = String::new();
     let mut before = ' ';
     for c in name.chars() {
@@ -261,12 +264,12 @@ mod tests {
     #[test]
     fn our_part_shows_nested_fields_with_readable_names() {
         let own: Value = serde_json::from_str(
-            r#"{"hypervisors":[{"Name":"qemu","Chosen":true,"abilities":{"snapshot":false},"why":"KVM is not usable"}],"guest_kernel":"6.12","Roots":["/a","/b"]}"#,
+            r#"{"hypervisors":[{"Name":"qemu","Chosen":true,"abilities":{"snapshot":false},"why":"KVM is not usable"}],"memory_mib":512,"guest_kernel":"6.12","Roots":["/a","/b"]}"#,
         )
         .unwrap();
         assert_eq!(
             own_lines(Some(&own)),
-            " Hyper:\n  Hypervisors:\n   qemu:\n    Chosen: yes\n    Abilities:\n     Snapshot: no\n    Why: KVM is not usable\n  Guest Kernel: 6.12\n  Roots: /a, /b\n"
+            " Hyper:\n  Hypervisors:\n   qemu:\n    Chosen: yes\n    Abilities:\n     Snapshot: no\n    Why: KVM is not usable\n  Memory MiB: 512\n  Guest Kernel: 6.12\n  Roots: /a, /b\n"
         );
     }
 }

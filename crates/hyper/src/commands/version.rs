@@ -36,13 +36,12 @@ Server:{{with .Platform}}{{if .Name}} {{.Name}}{{end}}{{end}}
   Version:\t{{.Version}}
 {{- if eq .Name \"Engine\"}}
   API version:\t{{.Details.ApiVersion}} (minimum version {{.Details.MinAPIVersion}})
-{{- range $key, $value := .Details}}
-{{- if and (ne $key \"ApiVersion\") (ne $key \"MinAPIVersion\") (ne $key \"Os\") (ne $key \"Arch\") (ne $key \"KernelVersion\") (ne $key \"Experimental\") (ne $key \"BuildTime\") (ne $key \"GitCommit\") (ne $key \"GoVersion\")}}
-  {{$key}}:\t{{$value}}
+{{- with index .Details \"GitCommit\"}}
+  Git commit:\t{{.}}
 {{- end}}
+{{- with index .Details \"BuildTime\"}}
+  Built:\t{{.}}
 {{- end}}
-  Git commit:\t{{.Details.GitCommit}}
-  Built:\t{{.Details.BuildTime}}
   OS/Arch:\t{{.Details.Os}}/{{.Details.Arch}}
 {{- else}}
 {{- range $key, $value := .Details}}

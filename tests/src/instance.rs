@@ -20,6 +20,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How long traces of removed containers may still be seen.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// What may stay in the runtime directory: logs, locks, the directory of pods,
+/// and what was found out about the machine.
+const STAYS: [&str; 4] = [".log", ".lock", "pods", "kvm-probe.json"];
+
 /// Which command line speaks to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cli {
@@ -308,7 +312,7 @@ impl Instance {
         left.extend(leftovers::tables(&self.lab.engine).into_iter().map(|table| format!("nft {table}")));
         let run = leftovers::files(&self.run_directory()).into_iter();
         left.extend(
-            run.filter(|file| !file.ends_with(".log") && !file.ends_with(".lock"))
+            run.filter(|file| !STAYS.iter().any(|end| file.ends_with(end)))
                 .map(|file| format!("run/{file}")),
         );
         let root = leftovers::files(&self.root()).into_iter();
@@ -394,7 +398,8 @@ impl Drop for Instance {
 /// Whether the name of a file says that it is unfinished.
 fn is_temporary(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or_default();
-    name.ends_with(".tmp") || name.ends_with(".part") || name.starts_with(".tmp") || name.starts_with("tmp")
+    let in_directory = file.split('/').rev().skip(1).any(|directory| directory == "tmp");
+    in_directory || name.ends_with(".tmp") || name.ends_with(".part") || name.starts_with(".tmp")
 }
 
 /// Whether the process exists and is no zombie.

@@ -521,7 +521,8 @@ mod tests {
     #[tokio::test]
     async fn gentle_stop_is_cut_short_by_one_who_is_in_a_hurry() {
         let dir = tempfile::tempdir().unwrap();
-        let (pod, _guest) = pod(dir.path(), false).await;
+        let (pod, guest) = pod(dir.path(), false).await;
+        guest.stubborn.store(true, std::sync::atomic::Ordering::Relaxed);
         create(&pod, container(dir.path(), "c1", &["layer"])).await.unwrap();
         let gentle = tokio::spawn({
             let pod = pod.clone();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -52,6 +52,9 @@ pub struct FakeGuest {
     session: Mutex<Option<JoinHandle<()>>>,
     pub requests: Mutex<Vec<Request>>,
     units: AtomicU16,
+    exit: watch::Sender<Option<VmExit>>,
+    /// It does not power off when it is asked to.
+    pub stubborn: AtomicBool,
     pub plugged: Mutex<Vec<DiskAddress>>,
 }
 
@@ -65,6 +68,11 @@ impl FakeGuest {
     /// Breaks the session, as a byte stream that closes does.
     pub fn lose_session(&self) {
         self.session.lock().unwrap().take().expect("there is a session").abort();
+    }
+
+    fn end(&self, kind: ExitKind, reason: &str) {
+        let exit = VmExit { kind, reason: reason.into() };
+        self.exit.send_if_modified(|now| now.is_none() && now.replace(exit).is_none());
     }
 
     fn of(&self, target: &Target) -> Arc<FakeProcess> {
@@ -102,6 +110,9 @@ impl FakeGuest {
             return;
         }
         match request {
+            Request::Shutdown if !self.stubborn.load(Ordering::Relaxed) => {
+                self.end(ExitKind::Guest, "the guest powered off");
+            }
             Request::ReadOutput { target, output, offset } => {
                 let process = self.of(&target);
                 let sender = if output == Output::Stdout { &process.stdout } else { &process.stderr };
@@ -147,14 +158,13 @@ impl Hypervisor for FakeHypervisor {
             pid: 4_000_000,
             steps: vec![],
         };
-        Ok(Arc::new(FakeVm { info, guest: self.0.clone(), exit: watch::channel(None).0 }))
+        Ok(Arc::new(FakeVm { info, guest: self.0.clone() }))
     }
 }
 
 struct FakeVm {
     info: VmInfo,
     guest: Arc<FakeGuest>,
-    exit: watch::Sender<Option<VmExit>>,
 }
 
 #[async_trait]
@@ -164,7 +174,7 @@ impl Vm for FakeVm {
     }
 
     async fn link(&self) -> Result<UnixStream, VmError> {
-        if self.exit.borrow().is_some() {
+        if self.guest.exit.borrow().is_some() {
             return Err(VmError::Gone("killed".into()));
         }
         let (host, guest) = UnixStream::pair().unwrap();
@@ -194,12 +204,11 @@ impl Vm for FakeVm {
     }
 
     async fn kill(&self) {
-        let exit = VmExit { kind: ExitKind::Killed, reason: "the VM was stopped".into() };
-        self.exit.send_if_modified(|now| now.is_none() && now.replace(exit).is_none());
+        self.guest.end(ExitKind::Killed, "the VM was stopped");
     }
 
     async fn wait(&self) -> VmExit {
-        let mut exit = self.exit.subscribe();
+        let mut exit = self.guest.exit.subscribe();
         let exit = exit.wait_for(Option::is_some).await.unwrap();
         exit.clone().unwrap()
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_image::{RegistryConfig, Store};
-use hyper_network::{Network, NetworkConfig};
+use hyper_network::{Network, NetworkConfig, NetworkError};
 use tokio::sync::OnceCell;
 
 use crate::clock::Timestamp;
@@ -116,6 +116,20 @@ impl Engine {
             attributes: [("name".to_owned(), name.to_owned())].into(),
             time: Timestamp::now(),
         });
+    }
+
+    /// Takes the default network down unless a pod uses it: the last deed of a daemon that ends.
+    pub async fn close(&self) {
+        if !self.shared.network_was_used() {
+            return;
+        }
+        match self.network().await.map(Network::teardown) {
+            Ok(teardown) => match teardown.await {
+                Ok(()) | Err(NetworkError::InUse(_)) => {}
+                Err(error) => tracing::warn!(error = %EngineError::from(error).report(), "the network stays"),
+            },
+            Err(error) => tracing::warn!(error = %error.report(), "the network stays"),
+        }
     }
 
     /// The default network, opened at first use.

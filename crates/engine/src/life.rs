@@ -186,6 +186,7 @@ impl Engine {
         self.send(&container, &shim, number).await?;
         if number == signal::KILL {
             self.await_end(&container, KILL_PATIENCE).await;
+            settle(&container).await;
         }
         Ok(())
     }
@@ -236,6 +237,7 @@ impl Engine {
         if !self.await_end(&container, patience).await {
             self.force_end(&container, &shim).await?;
         }
+        settle(&container).await;
         self.shared.container_event(&container.record(), "stop", &[]);
         Ok(())
     }
@@ -436,6 +438,13 @@ impl Engine {
         pod.vm.lock().await.members.remove(CALLER);
         Ok(())
     }
+}
+
+/// Waits, not for ever, until an ended container has given back what it had.
+async fn settle(container: &Container) {
+    /// A client that reads no further keeps the pod; nobody else waits for it.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let _ = tokio::time::timeout(PATIENCE, container.transition.lock()).await;
 }
 
 /// What the shim wrote down when the container ended.

@@ -10,6 +10,7 @@ mod route;
 mod server;
 
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use hyper_engine::image::RegistryConfig;
@@ -18,7 +19,18 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Command, Config, HELP};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain in one line: who starts a daemon reads the end of its log.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     match Config::read(std::env::args().skip(1), |name| std::env::var(name).ok())? {
         Command::Help => print(HELP),
         Command::Version => print(&format!("hyperd {}\n", env!("CARGO_PKG_VERSION"))),

@@ -176,6 +176,7 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", ["commit"]) => later("committing a container"),
         ("POST", ["build" | "session" | "grpc", ..]) => later("building images"),
         ("GET", ["volumes"]) => system::no_volumes(),
+        ("GET", ["volumes", name]) => absent(&format!("get {name}: no such volume")),
         (_, ["volumes", ..]) => later("volumes"),
         ("GET", ["networks"]) => system::networks(&call).await,
         ("GET", ["networks", name]) => system::network(&call, name).await,
@@ -185,6 +186,8 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager: Hyper has no swarm mode.",
         )),
+        ("GET", ["plugins"]) => crate::http::ok(&serde_json::json!([])),
+        ("GET", ["plugins", name, "json"]) => absent(&format!("plugin \"{name}\" not found")),
         (_, ["plugins", ..]) => later("plugins"),
         _ => missing(method, path),
     }
@@ -192,6 +195,11 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
 
 fn later(what: &str) -> Result {
     Err(ApiError::unsupported(format!("{what} is not supported yet")))
+}
+
+/// Clients look for a name among all kinds of things.
+fn absent(message: &str) -> Result {
+    Err(ApiError::new(StatusCode::NOT_FOUND, message))
 }
 
 fn missing(method: &Method, path: &[&str]) -> Result {

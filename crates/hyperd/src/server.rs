@@ -75,6 +75,7 @@ pub(crate) async fn run(config: &Config, engine: Engine) -> anyhow::Result<()> {
     }
     tracing::info!("ending; pods go on");
     let _ = std::fs::remove_file(&config.socket);
+    app.engine.close().await;
     Ok(())
 }
 

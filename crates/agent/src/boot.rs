@@ -92,7 +92,6 @@ pub fn power_off() -> ! {
 
 fn mount_all() -> Result<(), Failed> {
     leave_initial_root()?;
-    let none = MountFlags::empty();
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mounts = [
         ("proc", "/proc", plain, None),
@@ -103,7 +102,6 @@ fn mount_all() -> Result<(), Failed> {
         ("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755")),
         ("cgroup2", "/sys/fs/cgroup", plain, Some(c"nsdelegate,memory_recursiveprot")),
         ("mqueue", "/dev/mqueue", plain, None),
-        ("tmpfs", "/tmp", none, Some(c"mode=1777")),
     ];
     for (kind, target, flags, options) in mounts {
         if let Err(error) = fs::create_dir_all(target)

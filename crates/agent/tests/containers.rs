@@ -112,7 +112,8 @@ async fn session(agent: &std::rc::Rc<Agent>) -> Host {
     Host(HostLink::open(ours).await.unwrap())
 }
 
-/// Runs a test against an agent; `images` are names of empty, writable disks from LUN 1 on.
+/// Runs a test against an agent; `images` are names of disks from LUN 1 on: layers
+/// (`.erofs`) and empty, writable ones.
 fn with_agent(images: &[&str], test: impl AsyncFnOnce(Host, std::rc::Rc<Agent>, &Path)) {
     if !rustix::process::geteuid().is_root() {
         return skip("containers need root");
@@ -123,7 +124,10 @@ fn with_agent(images: &[&str], test: impl AsyncFnOnce(Host, std::rc::Rc<Agent>, 
     let Some(cgroup) = TestCgroup::create() else { return skip("no cgroup of version 2") };
     let scratch = support::scratch();
     let mut disks = vec![(support::erofs_image(), false)];
-    disks.extend(images.iter().map(|name| (ext4_image(name), true)));
+    disks.extend(images.iter().map(|name| match name.ends_with(".erofs") {
+        true => (support::erofs_layer(name), false),
+        false => (ext4_image(name), true),
+    }));
     let disks = Loops::attach(&disks);
     let _detach = Detach(disks.0.clone());
     let all = Namespaces { mount: true, uts: true, ipc: true, network: true, cgroup: false };
@@ -595,6 +599,20 @@ fn writable_disk_keeps_what_was_written() {
         wanted.layers.clear();
         host.create(wanted).await;
         assert_eq!(host.failure(Request::Start(init("b"))).await.kind, FailureKind::ProgramNotFound);
+    });
+}
+
+#[test]
+fn upper_layers_cover_and_remove_what_is_in_lower_ones() {
+    with_agent(&["top.erofs"], async |host, _, _| {
+        let mut wanted = container("a", spec(&["sh", "-c", "cat /etc/lower; ls /etc; stat -c %a /"]));
+        wanted.layers.push(DiskAddress::Scsi { target: 0, lun: 1 });
+        let (_, out, err) = host.run(wanted).await;
+        assert_eq!(out, "from the top\nlower\npasswd\nresolv.conf\n711\n", "{err}");
+        let mut wanted = container("a", spec(&["true"]));
+        wanted.layers.push(DiskAddress::Scsi { target: 0, lun: 7 });
+        let failure = host.failure(Request::Create(Box::new(wanted))).await;
+        assert_eq!(failure.kind, FailureKind::NotFound, "{failure:?}");
     });
 }
 

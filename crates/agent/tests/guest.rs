@@ -354,3 +354,37 @@ fn limits_hold_in_a_real_guest() {
         assert!(guest.ended(), "a shutdown ends what runs");
     });
 }
+
+#[test]
+fn containers_come_and_go_without_a_trace() {
+    with_guest(async |mut guest| {
+        let host = guest.session().await;
+        guest.plug(0, &support::erofs_image(), true);
+        let mut least = [Duration::MAX; 4];
+        for _ in 0..15 {
+            let begin = Instant::now();
+            host.create(container("a", spec(&["true"]))).await;
+            let created = begin.elapsed();
+            host.start(init("a")).await;
+            let started = begin.elapsed();
+            host.wait(init("a")).await;
+            let ended = begin.elapsed();
+            host.delete(init("a")).await;
+            let steps = [created, started - created, ended - started, begin.elapsed() - ended];
+            least = std::array::from_fn(|i| least[i].min(steps[i]));
+        }
+        let [create, start, wait, delete] = least;
+        eprintln!("at best: create {create:?}, start {start:?}, end {wait:?}, delete {delete:?}");
+        let mut wanted =
+            container("b", spec(&["sh", "-c", "wc -l < /agent/1/mounts; ls /agent/1/fd | wc -l"]));
+        wanted.spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/agent", "type": "bind", "source": "/proc", "options": ["ro"]}));
+        let (_, once, _) = host.run(wanted.clone()).await;
+        let (_, again, _) = host.run(wanted).await;
+        assert_eq!(once, again, "mounts and descriptors of the agent");
+        let Reply::Containers(known) = host.call(Request::List).await else { panic!() };
+        assert!(known.is_empty());
+    });
+}

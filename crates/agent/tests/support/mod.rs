@@ -78,6 +78,18 @@ fn make_erofs(root: &Path, image: &Path) {
     run(Command::new("mkfs.erofs").arg(image).arg(root));
 }
 
+/// An EROFS image of a layer to lie over [`erofs_image`]: another `/etc/lower`, no `/etc/group`.
+pub fn erofs_layer(name: &str) -> PathBuf {
+    let root = scratch().path().join(format!("{name}.d"));
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/lower"), "from the top\n").unwrap();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).unwrap();
+    run(Command::new("mknod").arg(root.join("etc/group")).args(["c", "0", "0"]));
+    let image = scratch().path().join(name);
+    run(Command::new("mkfs.erofs").arg(&image).arg(&root));
+    image
+}
+
 /// A new, empty ext4 image.
 pub fn ext4_image(name: &str) -> PathBuf {
     let image = scratch().path().join(name);

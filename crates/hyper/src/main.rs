@@ -61,7 +61,7 @@ fn run(words: &[OsString], timeline: Arc<Timeline>) -> Outcome {
     let mut grammar = args::with_habits(args::teach_refused(Cli::command()));
     let matches = match grammar.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&error, words),
     };
     args::refuse_given(&matches)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| Failure::new(error.to_string()))?;
@@ -70,7 +70,7 @@ fn run(words: &[OsString], timeline: Arc<Timeline>) -> Outcome {
         return Ok(0);
     }
     let Some(command) = cli.command else {
-        output::write(&grammar.render_help().to_string())?;
+        output::write(&args::for_help(Cli::command()).render_help().to_string())?;
         return Ok(0);
     };
     let app = app(&cli.global, timeline)?;
@@ -86,10 +86,16 @@ fn run(words: &[OsString], timeline: Arc<Timeline>) -> Outcome {
 }
 
 /// Shows help, or what is wrong with the command line.
-fn explain(error: &clap::Error) -> Outcome {
-    let text = error.render().to_string();
+fn explain(error: &clap::Error, words: &[OsString]) -> Outcome {
+    let is_help =
+        |kind| matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
     let code = args::exit_code(error.kind());
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+    let mut text = error.render().to_string();
+    if is_help(error.kind()) {
+        let plain = args::for_help(args::teach_refused(Cli::command())).try_get_matches_from(words);
+        if let Some(plain) = plain.err().filter(|plain| is_help(plain.kind())) {
+            text = plain.render().to_string();
+        }
         output::write(&text)?;
     } else {
         output::complain(&text);

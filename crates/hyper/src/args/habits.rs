@@ -13,16 +13,24 @@ const FALSE: [&str; 6] = ["0", "f", "F", "FALSE", "false", "False"];
 
 /// Gives a command and all its subcommands docker's habits.
 pub fn with_habits(command: Command) -> Command {
-    let command = command.disable_help_flag(true).args_override_self(true).mut_args(flag);
+    with_help(command).mut_args(flag).mut_subcommands(with_habits)
+}
+
+/// The same grammar for people: `--rm` instead of the `--rm[=<BOOL>]` that is understood as well.
+pub fn for_help(command: Command) -> Command {
+    with_help(command).mut_subcommands(for_help)
+}
+
+fn with_help(command: Command) -> Command {
+    let command = command.disable_help_flag(true).args_override_self(true);
     let short_is_free = !command.get_arguments().any(|arg| arg.get_short() == Some('h'));
     let has_help = command.get_arguments().any(|arg| arg.get_id() == "help");
     let help = Arg::new("help").long("help").help("Print usage").action(ArgAction::Help);
-    let command = match (has_help, short_is_free) {
+    match (has_help, short_is_free) {
         (true, _) => command,
         (false, true) => command.arg(help.short('h')),
         (false, false) => command.arg(help),
-    };
-    command.mut_subcommands(with_habits)
+    }
 }
 
 /// Makes a switch take `=true` and `=false`, and a flag with a value take the next word whatever it is.

@@ -10,5 +10,5 @@ mod tests;
 
 pub use commands::{Cli, Command, Global};
 pub use groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand};
-pub use habits::{exit_code, with_habits};
+pub use habits::{exit_code, for_help, with_habits};
 pub use refused::{refuse_command, refuse_given, teach_refused};

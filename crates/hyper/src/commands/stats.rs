@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use clap::Args;
@@ -19,6 +19,8 @@ use crate::stream::stdout_is_terminal;
 
 /// Between two pictures of the live display, as docker's.
 const REFRESH: Duration = Duration::from_millis(500);
+/// How long the first picture waits: a daemon sends a sample every second.
+const FIRST_SAMPLE: Duration = Duration::from_secs(3);
 /// Pictures between two looks for new containers.
 const RELIST_EVERY: u32 = 4;
 /// ANSI: to the upper left corner.
@@ -155,6 +157,9 @@ async fn live(app: &App, args: &StatsArgs) -> Outcome {
                 next_key += 1;
             }
         }
+        if picture == 0 {
+            wait_for_first(&latest, &watched).await;
+        }
         drop_ended(args, &latest, &mut watched).await?;
         let rows = match latest.lock() {
             Ok(latest) => latest
@@ -175,6 +180,20 @@ async fn live(app: &App, args: &StatsArgs) -> Outcome {
         tokio::time::sleep(REFRESH).await;
     }
     Ok(0)
+}
+
+/// Waits until every container has a sample or has failed, so that the first picture is no row of dashes.
+async fn wait_for_first(latest: &Latest, watched: &[Watched]) {
+    let began = Instant::now();
+    let pending = || {
+        let Ok(latest) = latest.lock() else { return false };
+        watched.iter().any(|(_, key, task)| {
+            !task.is_finished() && latest.get(key).is_some_and(|(_, sample)| sample.is_none())
+        })
+    };
+    while pending() && began.elapsed() < FIRST_SAMPLE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Takes ended containers off the display; a named one that is not there ends the command.

@@ -15,7 +15,7 @@ use crate::failure::{Attempt, Failed};
 use crate::spec::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
 /// How long the kernel may take to freeze a cgroup or to let go of its last process.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A container's cgroup.
 #[derive(Debug)]

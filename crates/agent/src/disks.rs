@@ -10,8 +10,8 @@ use hyper_protocol::agent::DiskAddress;
 use crate::failure::{Attempt, Failed};
 use crate::uevent::until;
 
-/// How long a disk may take from being plugged to being found.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a disk may take from being plugged to being found: milliseconds, but the host may be busy.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A plugged disk announces itself; only when it has not by then is the bus asked, and again at this pace.
 const SCAN_AFTER: Duration = Duration::from_millis(50);

@@ -18,7 +18,7 @@ const MAX_INTERFACES: usize = 32;
 const MAX_NAME: usize = 15;
 
 /// How long a NIC may take to appear.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Device number of a network device on the virtio bus (`linux/virtio_ids.h`).
 const VIRTIO_NET: &str = "0x0001";

@@ -27,7 +27,7 @@ use crate::uevent::until;
 const NAME: &str = "hyper.link";
 
 /// How long the port may take to appear after boot.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The open port. Clones share it; one session at a time should use it.
 #[derive(Debug, Clone)]

@@ -609,10 +609,6 @@ fn upper_layers_cover_and_remove_what_is_in_lower_ones() {
         wanted.layers.push(DiskAddress::Scsi { target: 0, lun: 1 });
         let (_, out, err) = host.run(wanted).await;
         assert_eq!(out, "from the top\nlower\npasswd\nresolv.conf\n711\n", "{err}");
-        let mut wanted = container("a", spec(&["true"]));
-        wanted.layers.push(DiskAddress::Scsi { target: 0, lun: 7 });
-        let failure = host.failure(Request::Create(Box::new(wanted))).await;
-        assert_eq!(failure.kind, FailureKind::NotFound, "{failure:?}");
     });
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
+use futures::future::join_all;
 use hyper_protocol::agent;
 use hyper_vm::{DiskAddress, DiskConfig, Vm, VmError};
 use rustix::fs::{Mode, OFlags};
@@ -99,10 +100,11 @@ impl Disks {
                 unused.push(*address);
             }
         }
-        for address in unused {
-            match vm.unplug_disk(address).await {
-                Ok(()) => {}
-                Err(VmError::Gone(_)) => return,
+        // All at once: each waits for the guest to let go.
+        let removed = unused.into_iter().map(async |address| (address, vm.unplug_disk(address).await));
+        for (address, result) in join_all(removed).await {
+            match result {
+                Ok(()) | Err(VmError::Gone(_)) => {}
                 Err(error) => tracing::warn!(?address, %error, "a disk stays plugged"),
             }
         }

@@ -142,6 +142,25 @@ async fn containers_of_a_pod_share_a_layer_and_keep_their_own_files() {
 }
 
 #[tokio::test]
+async fn hundred_layers_are_one_tree() {
+    let guest = guest_or_skip!();
+    let shim = Shim::start("pod15").await;
+    shim.boot(&shim.config(&guest)).await;
+    let layers: Vec<_> = (0..99).map(|number| shim.layer(&format!("layer{number}"))).collect();
+    let config = ContainerConfig { stdin: true, stdin_once: true, ..Default::default() };
+    let args = &["sh", "-c", "echo /layer* | wc -w"];
+    shim.create("c1", New { args, layers: &layers, config, ..New::default() }).await.unwrap();
+    let stream = shim.attach("c1", None, true).await;
+    shim.start_task("c1", "").await.unwrap();
+    assert_eq!(converse(stream, b"").await, b"99\n");
+    assert_eq!(shim.wait("c1", "").await, 0);
+    shim.delete("c1", "").await.unwrap();
+    // Their disks are gone, and the pod goes on.
+    assert_eq!(shim.run("c2", &["echo", "on"], b"").await, ("on\n".to_owned(), 0));
+    shim.shut_down().await;
+}
+
+#[tokio::test]
 async fn log_has_every_byte_and_a_stopped_client_stops_the_writer() {
     let guest = guest_or_skip!();
     let shim = Shim::start("pod6").await;

@@ -139,15 +139,18 @@ impl Shim {
         let bundle = self.dir.path().join(format!("bundle-{id}"));
         fs::create_dir_all(&bundle).unwrap();
         fs::write(bundle.join("config.json"), spec(container.args, container.tty).to_string()).unwrap();
-        let layer = Mount { type_: "erofs".into(), source: self.image(), ..Default::default() };
+        let layer = |source| Mount { type_: "erofs".into(), source, ..Default::default() };
+        let mut rootfs = vec![layer(self.image())];
+        rootfs.extend(container.layers.iter().cloned().map(layer));
         let writable = match container.writable {
             Some(path) => Mount { type_: "ext4".into(), source: path.to_owned(), ..Default::default() },
             None => Mount { type_: "tmpfs".into(), ..Default::default() },
         };
+        rootfs.push(writable);
         let mut request = CreateTaskRequest {
             id: id.to_owned(),
             bundle: bundle.to_str().unwrap().to_owned(),
-            rootfs: vec![layer, writable],
+            rootfs,
             terminal: container.tty,
             ..Default::default()
         };
@@ -267,6 +270,16 @@ impl Shim {
         }
     }
 
+    /// An EROFS image with one file, named like the image.
+    pub fn layer(&self, name: &str) -> String {
+        let (root, image) = (self.dir.path().join(format!("root-{name}")), self.dir.path().join(name));
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join(name), name).unwrap();
+        let made = Command::new("mkfs.erofs").arg(&image).arg(&root).output().unwrap();
+        assert!(made.status.success());
+        image.to_str().unwrap().to_owned()
+    }
+
     /// An EROFS image of busybox, made once for each shim.
     fn image(&self) -> String {
         let image = self.dir.path().join("busybox.erofs");
@@ -316,6 +329,7 @@ impl Drop for Shim {
 pub struct New<'a> {
     pub args: &'a [&'a str],
     pub tty: bool,
+    pub layers: &'a [String],
     pub writable: Option<&'a str>,
     pub config: ContainerConfig,
 }

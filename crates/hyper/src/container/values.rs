@@ -311,4 +311,16 @@ mod tests {
         assert!(parse_mac("02:42").is_err() && parse_mac("02:42:ac:11:00:0g").is_err());
         assert!(parse_ip("dns", "1.1.1").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_panics(text in ".{0,24}", sized in "[0-9.]{0,22}[a-zA-Z ]{0,3}") {
+            for text in [&text, &sized] {
+                let _ = (parse_bytes("x", text), parse_cpus(text), parse_ulimit(text), parse_add_host(text));
+                let _ = (parse_mac(text), parse_ip("x", text), parse_expose(text), parse_mount(text));
+                let _ = crate::format::parse_when(text, jiff::Timestamp::UNIX_EPOCH);
+                let _ = crate::reference::Reference::parse(text);
+            }
+        }
+    }
 }

@@ -62,4 +62,16 @@ mod tests {
         let expected = "{\n    \"a\": [\n        1.50,\n        {\n            \"b\": \"x:\\\"{,}\\\\\"\n        }\n    ],\n    \"e\": {},\n    \"l\": [],\n    \"n\": null\n}";
         assert_eq!(String::from_utf8(indent_json(json)).unwrap(), expected);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn indenting_changes_only_the_space_between_tokens(text in ".*", numbers: Vec<i64>, flag: bool) {
+            let value = serde_json::json!({"t": text, "n": numbers, "o": {"f": flag, "e": [], "x": null}});
+            let compact = value.to_string();
+            let indented = indent_json(compact.as_bytes());
+            let back: serde_json::Value = serde_json::from_slice(&indented).unwrap();
+            proptest::prop_assert_eq!(back, value);
+            proptest::prop_assert_eq!(indent_json(&indented), indented);
+        }
+    }
 }

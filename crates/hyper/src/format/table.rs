@@ -62,4 +62,14 @@ mod tests {
     fn a_line_without_the_cell_ends_the_column() {
         assert_eq!(align_with("a\tb\nlong\na much longer\tc\n", 0, 1), "a b\nlong\na much longer c\n");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn aligning_keeps_the_words(text in "[a-zé\t\n ]{0,60}") {
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            let aligned = align(&text);
+            proptest::prop_assert!(!aligned.contains('\t'));
+            proptest::prop_assert_eq!(words(&aligned), words(&text));
+        }
+    }
 }

@@ -104,4 +104,27 @@ mod tests {
         assert_eq!(keys.filter(b"\x10"), (vec![], false));
         assert_eq!(keys.rest(), b"\x10");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_typed_is_sent_in_order_unless_it_detaches(
+            typed in proptest::collection::vec(0x0fu8..0x13, 0..40), cut in 0usize..40,
+        ) {
+            let cut = cut.min(typed.len());
+            let mut keys = DetachKeys::parse("").unwrap();
+            let mut sent = Vec::new();
+            let mut detached = false;
+            for part in [&typed[..cut], &typed[cut..]] {
+                if !detached {
+                    let (bytes, found) = keys.filter(part);
+                    sent.extend(bytes);
+                    detached = found;
+                }
+            }
+            sent.extend(keys.rest());
+            let at = typed.windows(2).position(|pair| pair == [0x10, 0x11]);
+            proptest::prop_assert_eq!(detached, at.is_some());
+            proptest::prop_assert_eq!(&sent[..], &typed[..at.unwrap_or(typed.len())]);
+        }
+    }
 }

@@ -351,4 +351,13 @@ mod tests {
             assert!(render(template).is_err(), "{template}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_template_panics(text in "[{}.a-zé\"`'()|$:=, 0-9%-]{0,40}", inner in ".{0,30}") {
+            let _ = render(&text);
+            let _ = render(&format!("{{{{{inner}}}}}"));
+            let _ = render(&format!("{{{{printf {inner:?} .Id}}}}"));
+        }
+    }
 }

@@ -152,12 +152,11 @@ impl DockerConfig {
             DEFAULT_DOMAIN => DOCKER_HUB_KEY,
             domain => domain,
         };
-        if let Some(helper) =
-            self.helpers.get(key).or(self.helpers.get(reference.domain())).or(self.store.as_ref())
+        let helper = self.helpers.get(key).or(self.helpers.get(reference.domain())).or(self.store.as_ref());
+        if let Some(helper) = helper
+            && let Some(auth) = ask_helper(helper, key).await?
         {
-            if let Some(auth) = ask_helper(helper, key).await? {
-                return Ok(Some(auth));
-            }
+            return Ok(Some(auth));
         }
         let exact = self.auths.get(key);
         let found = exact.or_else(|| {

@@ -129,6 +129,32 @@ fn every_kind_of_file_and_attribute() {
 }
 
 #[test]
+fn sparse_files() {
+    use std::io::{Seek, SeekFrom, Write};
+    for format in ["gnu", "pax"] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        for (name, size, runs) in
+            [("small", 40_000, 2), ("large", 80 << 20, 30), ("all hole", 3 << 20, 0), ("huge", 5 << 30, 2)]
+        {
+            let mut file = std::fs::File::create(root.join(name)).unwrap();
+            for run in 0..runs {
+                file.seek(SeekFrom::Start(size / runs * run + 100)).unwrap();
+                file.write_all(&vec![run as u8 + 1; 6000]).unwrap();
+            }
+            file.set_len(size).unwrap();
+        }
+        // Reading five gigabytes of zeros three times says no more than forty megabytes do.
+        std::fs::File::options().write(true).open(root.join("huge")).unwrap().set_len(40 << 20).unwrap();
+        let tar = directory.path().join("sparse.tar");
+        let (tar, root) = (tar.to_str().unwrap(), root.to_str().unwrap());
+        run("tar", &["--sparse", "--format", format, "-C", root, "-cf", tar, "."]);
+        equals_umoci(&[Path::new(tar)]);
+    }
+}
+
+#[test]
 fn a_directory_of_many_names() {
     let mut tar = Tar::default().directory("d");
     for index in 0..3000 {

@@ -18,8 +18,6 @@ pub const SLOT: u64 = 32;
 pub const INODE: u64 = 64;
 /// Bytes of `struct erofs_dirent`.
 pub const DIRENT: usize = 12;
-/// Longest file name, `EROFS_NAME_LEN`.
-pub const MAX_NAME: usize = 255;
 /// Bytes of `struct erofs_xattr_ibody_header`.
 const XATTR_HEADER: usize = 12;
 /// `EROFS_FEATURE_COMPAT_SB_CHKSUM` and `EROFS_FEATURE_COMPAT_MTIME`.
@@ -87,7 +85,7 @@ pub fn xattr_area_size(xattrs: &[Xattr]) -> u64 {
     if xattrs.is_empty() {
         return 0;
     }
-    let entries: usize = xattrs.iter().map(|xattr| entry_size(xattr)).sum();
+    let entries: usize = xattrs.iter().map(entry_size).sum();
     (XATTR_HEADER + entries) as u64
 }
 
@@ -119,6 +117,7 @@ pub fn device_number(major: u32, minor: u32) -> u32 {
 }
 
 /// The reverse of [`device_number`].
+#[cfg(test)]
 pub fn device_parts(number: u32) -> (u32, u32) {
     ((number & 0xfff00) >> 8, (number & 0xff) | (number >> 12 & 0xfff00))
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::encode::{BLOCK, DIRENT, HOLE, INODE, MAGIC, SLOT, SUPERBLOCK_OFFSET, device_parts};
+use super::encode::{BLOCK, DIRENT, HOLE, INODE, MAGIC, SLOT, SUPERBLOCK_OFFSET};
 use super::tree::{Attributes, Xattr};
 
 /// Largest directory read: two million names of full length.
@@ -35,16 +35,12 @@ pub struct Reader {
 /// An inode.
 #[derive(Debug, Clone)]
 pub struct Inode {
-    /// Its number in the image; the same for all hard links.
-    pub nid: u64,
     /// Type and permission bits as in `st_mode`.
     pub mode: u16,
     /// Bytes of content.
     pub size: u64,
     /// Owner, permission bits and time.
     pub attributes: Attributes,
-    /// Names.
-    pub links: u32,
     /// Extended attributes.
     pub xattrs: Vec<Xattr>,
     layout: u16,
@@ -62,16 +58,6 @@ impl Inode {
     /// It is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind() == 0o040_000
-    }
-
-    /// It is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.kind() == 0o100_000
-    }
-
-    /// Major and minor number of a device.
-    pub fn device(&self) -> (u32, u32) {
-        device_parts(self.union)
     }
 
     /// It hides the name in the layers below.
@@ -133,7 +119,6 @@ impl Reader {
         };
         let mode = u16_at(&raw, 4);
         Ok(Inode {
-            nid,
             mode,
             size: u64_at(&raw, 8),
             attributes: Attributes {
@@ -143,7 +128,6 @@ impl Reader {
                 mtime: u64_at(&raw, 32) as i64,
                 mtime_nanoseconds: u32_at(&raw, 40),
             },
-            links: u32_at(&raw, 44),
             xattrs: xattrs(&area)?,
             layout: format >> 1 & 7,
             union: u32_at(&raw, 16),
@@ -151,13 +135,27 @@ impl Reader {
         })
     }
 
-    /// What a directory has under `name`.
+    /// What a directory has under `name`, found by halving.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn lookup(&self, directory: &Inode, name: &[u8]) -> Result<Option<Inode>, ReadError> {
-        let found = self.entries(directory)?.into_iter().find(|(entry, _)| entry == name);
-        found.map(|(_, nid)| self.inode(nid)).transpose()
+        let (mut low, mut high) = (0, self.directory_size(directory)?.div_ceil(BLOCK));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let block = self.directory_block(directory, middle)?;
+            let entries = block_entries(&block)?;
+            let (first, _) = entries.first().ok_or(ReadError::Damaged("empty directory block"))?;
+            if *first > name {
+                high = middle;
+                continue;
+            }
+            if let Ok(at) = entries.binary_search_by(|(entry, _)| (*entry).cmp(name)) {
+                return self.inode(entries[at].1).map(Some);
+            }
+            low = middle + 1;
+        }
+        Ok(None)
     }
 
     /// A directory's names, without the dots, and their inode numbers.
@@ -165,31 +163,30 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub fn entries(&self, directory: &Inode) -> Result<Vec<(Vec<u8>, u64)>, ReadError> {
+        let mut all = Vec::new();
+        for index in 0..self.directory_size(directory)?.div_ceil(BLOCK) {
+            let block = self.directory_block(directory, index)?;
+            let entries =
+                block_entries(&block)?.into_iter().filter(|(name, _)| !matches!(*name, b"." | b".."));
+            all.extend(entries.map(|(name, nid)| (name.to_vec(), nid)));
+        }
+        Ok(all)
+    }
+
+    /// A directory's size, checked.
+    fn directory_size(&self, directory: &Inode) -> Result<u64, ReadError> {
         if !directory.is_directory() || directory.size > MAX_DIRECTORY {
             return Err(ReadError::Damaged("directory"));
         }
-        let mut content = vec![0; directory.size as usize];
-        self.read(directory, 0, &mut content)?;
-        let mut entries = Vec::new();
-        for block in content.chunks(BLOCK as usize) {
-            let bad = || ReadError::Damaged("directory block");
-            let first = block.get(8..10).ok_or_else(bad)?;
-            let count = usize::from(u16_at(first, 0)) / DIRENT;
-            let offset = |index: usize| -> Result<usize, ReadError> {
-                let entry = block.get(index * DIRENT..(index + 1) * DIRENT).ok_or_else(bad)?;
-                Ok(usize::from(u16_at(entry, 8)))
-            };
-            for index in 0..count {
-                let start = offset(index)?;
-                let end = if index + 1 < count { offset(index + 1)? } else { block.len() };
-                let name = block.get(start..end).ok_or_else(bad)?;
-                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-                if name != b"." && name != b".." {
-                    entries.push((name.to_vec(), u64_at(block, index * DIRENT)));
-                }
-            }
-        }
-        Ok(entries)
+        Ok(directory.size)
+    }
+
+    /// One block of a directory.
+    fn directory_block(&self, directory: &Inode, index: u64) -> Result<Vec<u8>, ReadError> {
+        let start = index * BLOCK;
+        let mut block = vec![0; (directory.size - start).min(BLOCK) as usize];
+        self.read(directory, start, &mut block)?;
+        Ok(block)
     }
 
     /// A symbolic link's target.
@@ -257,6 +254,22 @@ impl Reader {
         self.file.read_exact_at(&mut bytes, at)?;
         Ok(bytes)
     }
+}
+
+/// The names in a directory block and their inode numbers, in order.
+fn block_entries(block: &[u8]) -> Result<Vec<(&[u8], u64)>, ReadError> {
+    let bad = || ReadError::Damaged("directory block");
+    let entry = |index: usize| block.get(index * DIRENT..(index + 1) * DIRENT).ok_or_else(bad);
+    let offset = |index: usize| entry(index).map(|entry| usize::from(u16_at(entry, 8)));
+    let count = offset(0)? / DIRENT;
+    let mut entries = Vec::with_capacity(count);
+    for index in 0..count {
+        let end = if index + 1 < count { offset(index + 1)? } else { block.len() };
+        let name = block.get(offset(index)?..end).ok_or_else(bad)?;
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        entries.push((name, u64_at(entry(index)?, 0)));
+    }
+    Ok(entries)
 }
 
 /// Takes an attribute area apart.

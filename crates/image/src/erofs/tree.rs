@@ -9,6 +9,8 @@ pub const ROOT: NodeId = 0;
 
 /// Most inodes of one layer. Debian's whole archive of shared libraries would fit.
 pub const MAX_NODES: usize = 2 << 20;
+/// Deepest directory: deeper ones no path could name (`PATH_MAX`).
+pub const MAX_DEPTH: u16 = 2048;
 /// Most bytes of names, attributes, link targets and chunk tables of one layer.
 pub const MAX_METADATA: u64 = 512 << 20;
 
@@ -59,6 +61,7 @@ impl Xattr {
     }
 
     /// The full name.
+    #[cfg(test)]
     pub fn name(&self) -> Vec<u8> {
         let prefix = XATTR_PREFIXES.iter().find(|(_, number)| *number == self.prefix);
         let mut name = prefix.map_or(Vec::new(), |(text, _)| text.as_bytes().to_vec());
@@ -105,6 +108,8 @@ pub enum Content {
         opaque: bool,
         /// No entry of its own was seen: its attributes are the lower layer's, if that has it.
         implicit: bool,
+        /// Directories above it, the root's own being 0.
+        depth: u16,
     },
     /// A regular file.
     File(FileData),
@@ -147,6 +152,9 @@ pub enum MetadataBudget {
     /// Too many files.
     #[error("more than {MAX_NODES} files in one layer")]
     Nodes,
+    /// Too many directories in each other.
+    #[error("directories more than {MAX_DEPTH} deep in one layer")]
+    Depth,
     /// Too many bytes of names and attributes.
     #[error("more than {MAX_METADATA} bytes of names and attributes in one layer")]
     Bytes,
@@ -165,7 +173,7 @@ impl Tree {
         let root = Node {
             attributes: Attributes { mode: 0o755, ..Attributes::default() },
             xattrs: Vec::new(),
-            content: Content::directory(ROOT),
+            content: Content::directory(ROOT, 0),
             names: 1,
         };
         Self { nodes: vec![root], metadata: 0 }
@@ -201,6 +209,18 @@ impl Tree {
     pub fn charge(&mut self, bytes: usize) -> Result<(), MetadataBudget> {
         self.metadata = self.metadata.saturating_add(bytes as u64);
         if self.metadata > MAX_METADATA { Err(MetadataBudget::Bytes) } else { Ok(()) }
+    }
+
+    /// A new directory's content.
+    ///
+    /// # Errors
+    /// It would be too deep.
+    pub fn directory_below(&self, parent: NodeId) -> Result<Content, MetadataBudget> {
+        match self.node(parent).content {
+            Content::Directory { depth, .. } if depth >= MAX_DEPTH => Err(MetadataBudget::Depth),
+            Content::Directory { depth, .. } => Ok(Content::directory(parent, depth + 1)),
+            _ => Ok(Content::directory(parent, 0)),
+        }
     }
 
     /// Adds a node that has no name yet.
@@ -242,17 +262,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes a name away, and everything below it.
-    pub fn unlink(&mut self, directory: NodeId, name: &[u8]) {
-        let removed = match &mut self.node_mut(directory).content {
-            Content::Directory { entries, .. } => entries.remove(name),
-            _ => None,
-        };
-        if let Some(removed) = removed {
-            self.forget(removed);
-        }
-    }
-
     /// A name of `node` is gone; a directory takes its own names along.
     fn forget(&mut self, node: NodeId) {
         let mut pending = vec![node];
@@ -268,8 +277,8 @@ impl Tree {
 
 impl Content {
     /// An empty, implicit directory.
-    pub fn directory(parent: NodeId) -> Self {
-        Self::Directory { entries: BTreeMap::new(), parent, opaque: false, implicit: true }
+    pub fn directory(parent: NodeId, depth: u16) -> Self {
+        Self::Directory { entries: BTreeMap::new(), parent, opaque: false, implicit: true, depth }
     }
 }
 
@@ -292,7 +301,7 @@ mod tests {
         let mut tree = Tree::new();
         let node =
             |content| Node { attributes: Attributes::default(), xattrs: Vec::new(), content, names: 0 };
-        let directory = tree.add(node(Content::directory(ROOT))).expect("budget");
+        let directory = tree.add(node(Content::directory(ROOT, 1))).expect("budget");
         let file = tree.add(node(Content::Fifo)).expect("budget");
         tree.link(ROOT, b"a", directory).expect("budget");
         tree.link(directory, b"b", file).expect("budget");

@@ -201,7 +201,8 @@ impl Converter {
             return Ok(node);
         }
         let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-        let node = self.add(attributes, Content::directory(parent), Vec::new())?;
+        let content = self.tree.directory_below(parent)?;
+        let node = self.add(attributes, content, Vec::new())?;
         if existing.is_some_and(|node| self.is_whiteout(node)) {
             self.set_opaque(node);
         }
@@ -441,7 +442,12 @@ impl Converted {
     /// Whether the layer cannot be finished without those below.
     pub fn needs_lower(&self) -> bool {
         let root_is_opaque = matches!(self.tree.node(ROOT).content, Content::Directory { opaque: true, .. });
-        root_is_opaque || !self.unresolved.is_empty() || !self.borrowing().is_empty()
+        let mut borrows = false;
+        let visited = self.visit_borrowing(&mut |_, _| {
+            borrows = true;
+            Ok(false)
+        });
+        root_is_opaque || !self.unresolved.is_empty() || borrows || visited.is_err()
     }
 
     /// Finishes the disk; the caller syncs the files. `lower` is empty for the bottom layer.
@@ -471,43 +477,52 @@ impl Converted {
         Ok(Summary { files_size: self.files_size, disk_size: finished.size, tar_size, root })
     }
 
-    /// Directories without an entry of their own that a lower layer may describe, with their paths.
-    fn borrowing(&self) -> Vec<(NodeId, Vec<Vec<u8>>)> {
-        let mut found = Vec::new();
-        let mut pending = vec![(ROOT, Vec::new())];
-        while let Some((id, path)) = pending.pop() {
+    /// Visits the directories without an entry of their own that a lower layer may describe, with
+    /// their paths, until `visit` says false.
+    fn visit_borrowing(
+        &self,
+        visit: &mut dyn FnMut(NodeId, &[&[u8]]) -> Result<bool, LayerError>,
+    ) -> Result<(), LayerError> {
+        let mut path: Vec<&[u8]> = Vec::new();
+        let mut pending: Vec<(NodeId, usize, &[u8])> = vec![(ROOT, 0, b"")];
+        while let Some((id, depth, name)) = pending.pop() {
             let Content::Directory { entries, opaque, implicit, .. } = &self.tree.node(id).content else {
                 continue;
             };
-            if *opaque && id != ROOT {
-                continue;
-            }
-            for (name, child) in entries {
-                if matches!(self.tree.node(*child).content, Content::Directory { .. }) {
-                    let mut path: Vec<Vec<u8>> = path.clone();
-                    path.push(name.to_vec());
-                    pending.push((*child, path));
+            if id != ROOT {
+                if *opaque {
+                    continue;
+                }
+                path.truncate(depth - 1);
+                path.push(name);
+                if *implicit && !visit(id, &path)? {
+                    return Ok(());
                 }
             }
-            if *implicit && id != ROOT {
-                found.push((id, path));
-            }
+            let is_directory = |id: NodeId| matches!(self.tree.node(id).content, Content::Directory { .. });
+            let below = entries.iter().filter(|(_, child)| is_directory(**child));
+            pending.extend(below.map(|(name, child)| (*child, depth + 1, &**name)));
         }
-        found
+        Ok(())
     }
 
     /// Gives such directories the lower layer's attributes.
     fn borrow_directories(&mut self, lower: &Lower) -> Result<(), LayerError> {
-        for (id, path) in self.borrowing() {
-            let names: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+        let mut borrowed = Vec::new();
+        self.visit_borrowing(&mut |id, path| {
             // Where the layers below have a link to a directory, that directory is what people saw.
-            let Some((_, inode)) = lower.lookup(&names, true)? else { continue };
-            if inode.is_directory() {
-                let node = self.tree.node_mut(id);
-                node.attributes = inode.attributes;
-                node.xattrs = inode.xattrs;
-                node.xattrs.retain(|xattr| !is_overlay(xattr));
+            if let Some((_, inode)) = lower.lookup(path, true)?
+                && inode.is_directory()
+            {
+                borrowed.push((id, inode.attributes, inode.xattrs));
             }
+            Ok(true)
+        })?;
+        for (id, attributes, xattrs) in borrowed {
+            let node = self.tree.node_mut(id);
+            node.attributes = attributes;
+            node.xattrs = xattrs;
+            node.xattrs.retain(|xattr| !is_overlay(xattr));
         }
         Ok(())
     }

@@ -278,7 +278,7 @@ impl Archive {
         let mut reader = Reader::new(BufReader::with_capacity(1 << 20, stream), ());
         let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
         let (mut files, mut offset) = (HashMap::new(), 0_u64);
-        while let Some(entry) = reader.next_entry().map_err(|error| read_failed(error))? {
+        while let Some(entry) = reader.next_entry().map_err(read_failed)? {
             if files.len() >= MAX_FILES {
                 return Err(LoadError::Archive(format!("it holds more than {MAX_FILES} files")));
             }

@@ -4,6 +4,7 @@ mod changes;
 mod database;
 mod disk;
 mod error;
+mod handle;
 mod image;
 mod import;
 mod layers;
@@ -11,13 +12,12 @@ mod load;
 mod names;
 mod pull;
 mod save;
-mod store;
 mod time;
 
 pub use error::{
     ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, StoreError, TagError,
 };
+pub use handle::Store;
 pub use image::{
     HistoryEntry, Image, ImageUse, ImportRequest, Layer, LoadedImage, PullOutcome, Removed, RootAttributes,
 };
-pub use store::Store;

@@ -117,8 +117,11 @@ fn choose(shelf: &Arc<Shelf>, names: &[String]) -> Result<Vec<Chosen>, SaveError
     Ok(chosen)
 }
 
+/// An image, and the tags (repository in familiar form, tag) it is asked for by.
+type Wanted = (ImageRow, Vec<(String, String)>);
+
 /// The images of one name, each with the tags it is asked for by.
-fn rows_of(state: &State, name: &str) -> Result<Vec<(ImageRow, Vec<(String, String)>)>, SaveError> {
+fn rows_of(state: &State, name: &str) -> Result<Vec<Wanted>, SaveError> {
     let untagged = Reference::parse_untagged(name).ok();
     let bare =
         untagged.as_ref().filter(|reference| reference.tag().is_none() && reference.digest().is_none());

@@ -73,8 +73,6 @@ pub struct Entry {
     pub mtime_nanoseconds: u32,
     /// Bytes of the file.
     pub size: u64,
-    /// Bytes of payload still to come in the stream.
-    pub payload: u64,
     /// Where the payload belongs, for a file with holes.
     pub sparse: Option<Map>,
     /// Device numbers.
@@ -285,11 +283,11 @@ impl<R: BufRead, S: Sink> Reader<R, S> {
         self.remaining = stored;
         self.padding = padding_of(stored);
         let (mut size, mut sparse) = (stored, None);
-        if kind == EntryKind::File {
-            if let Some((real, numbers)) = self.sparse_numbers(block, header.kind, &mut pax, start)? {
-                sparse = Some(map_of(&numbers, real, self.remaining).map_err(fail)?);
-                size = real;
-            }
+        if kind == EntryKind::File
+            && let Some((real, numbers)) = self.sparse_numbers(block, header.kind, &mut pax, start)?
+        {
+            sparse = Some(map_of(&numbers, real, self.remaining).map_err(fail)?);
+            size = real;
         }
         let owner = |pax: Option<u64>, header: u64| {
             u32::try_from(pax.unwrap_or(header)).map_err(|_| fail("bad owner"))
@@ -310,7 +308,6 @@ impl<R: BufRead, S: Sink> Reader<R, S> {
             mtime,
             mtime_nanoseconds,
             size,
-            payload: self.remaining,
             sparse,
             device: header.device,
             xattrs: pax.xattrs,

@@ -19,8 +19,10 @@ impl Sink for Raw {
     }
 }
 
-/// All entries with their payload, and the bytes in the order they came.
-fn read_all(tar: &[u8]) -> Result<(Vec<(Entry, Vec<u8>)>, Vec<u8>), TarError> {
+/// Entries with their payload.
+type Contents = Vec<(Entry, Vec<u8>)>;
+
+fn read_all(tar: &[u8]) -> Result<(Contents, Vec<u8>), TarError> {
     let mut reader = Reader::new(io::BufReader::with_capacity(700, tar), Raw::default());
     let mut entries = Vec::new();
     while let Some(entry) = reader.next_entry()? {

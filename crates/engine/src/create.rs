@@ -59,7 +59,7 @@ impl Engine {
         let images = self.shared.images.clone();
         let reference = options.image.clone();
         if reference.is_empty() {
-            return Err(EngineError::invalid("no image specified"));
+            return Err(EngineError::invalid("config cannot be empty in order to create a container"));
         }
         let image = tokio::task::spawn_blocking(move || images.get(&reference))
             .await
@@ -148,7 +148,9 @@ impl Engine {
                     "conflicting options: annotation {POD_ANNOTATION} and network of a container"
                 )));
             }
-            let joined = self.shared.registry.find(reference)?;
+            // Docker's client takes "not found" here for a missing image, and pulls.
+            let joined = self.shared.registry.find(reference);
+            let joined = joined.map_err(|error| EngineError { kind: Kind::Conflict, ..error })?;
             let pod = self.shared.registry.pod(&joined.lock().pod.clone())?;
             options.network = NetworkMode::Container(joined.id.clone());
             return self.join(pod, options);
@@ -256,7 +258,10 @@ impl Engine {
         if name.is_empty() {
             return Err(EngineError::invalid("Neither old nor new names may be empty"));
         }
-        check_name(name)?;
+        check_name(name).map_err(|mut error| {
+            error.message = format!("Error when allocating new name: {}", error.message);
+            error
+        })?;
         let _transition = container.transition.lock().await;
         let old = container.lock().name.clone();
         if old == name {

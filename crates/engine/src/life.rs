@@ -176,13 +176,17 @@ impl Engine {
     /// # Errors
     /// Not running, or no such signal.
     pub async fn kill(&self, reference: &str, name: &str) -> Result<()> {
-        let number = if name.is_empty() { signal::KILL } else { signal::parse(name)? };
-        let container = self.shared.registry.find(reference)?;
-        drop(container.transition.lock().await);
-        let shim = self.running_shim(&container).map_err(|mut error| {
+        let named = |mut error: EngineError| {
             error.message = format!("cannot kill container: {reference}: {}", error.message);
             error
-        })?;
+        };
+        let container = self.shared.registry.find(reference).map_err(named)?;
+        let number = match name {
+            "" => signal::KILL,
+            name => signal::parse(name).map_err(named)?,
+        };
+        drop(container.transition.lock().await);
+        let shim = self.running_shim(&container).map_err(named)?;
         self.send(&container, &shim, number).await?;
         if number == signal::KILL {
             self.await_end(&container, KILL_PATIENCE).await;
@@ -305,7 +309,7 @@ impl Engine {
         let _transition = container.transition.lock().await;
         let phase = container.lock().state.phase;
         if phase == Phase::Paused {
-            return Err(EngineError::conflict(format!("container {reference} is already paused")));
+            return Err(EngineError::conflict(format!("container {} is already paused", container.id)));
         }
         let shim = self.running_shim(&container)?;
         shim.pause(&container.id).await?;
@@ -323,7 +327,7 @@ impl Engine {
         let _transition = container.transition.lock().await;
         let phase = container.lock().state.phase;
         if phase != Phase::Paused {
-            return Err(EngineError::conflict(format!("Container {reference} is not paused")));
+            return Err(EngineError::conflict(format!("Container {} is not paused", container.id)));
         }
         let shim = self.running_shim(&container)?;
         shim.resume(&container.id).await?;

@@ -23,7 +23,7 @@ pub(crate) const KILL: i32 = 9;
 /// # Errors
 /// It is none of them.
 pub fn parse(text: &str) -> Result<i32> {
-    let invalid = || EngineError::invalid(format!("Invalid signal: {text}"));
+    let invalid = || EngineError::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
         return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
     }

@@ -36,7 +36,7 @@ pub(crate) fn vcpus(nano_cpus: i64, accelerated: bool) -> Result<u32> {
     }
     if !(10_000_000..=i64::from(host) * 1_000_000_000).contains(&nano_cpus) {
         return Err(EngineError::invalid(format!(
-            "range of CPUs is from 0.01 to {host}.00, as there are only {host} CPUs available"
+            "Range of CPUs is from 0.01 to {host}.00, as there are only {host} CPUs available"
         )));
     }
     Ok(u32::try_from((nano_cpus + 999_999_999) / 1_000_000_000).unwrap_or(host))

@@ -184,8 +184,7 @@ pub(crate) async fn read_json(request: Request) -> Result<Value> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("invalid JSON in request body: {error}")))
+    serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
 }
 
 /// The query parameters of a request.

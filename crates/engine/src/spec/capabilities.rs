@@ -75,8 +75,8 @@ pub(crate) fn of(security: &Security) -> Result<Vec<String>> {
     if security.privileged {
         return Ok(all());
     }
-    let add = normalize(&security.cap_add)?;
-    let drop = normalize(&security.cap_drop)?;
+    let add = normalize("CapAdd", &security.cap_add)?;
+    let drop = normalize("CapDrop", &security.cap_drop)?;
     let wants_all = |list: &[String]| list.iter().any(|name| name == "ALL");
     let mut held: Vec<String> = match (wants_all(&add), wants_all(&drop)) {
         (true, _) => all(),
@@ -98,7 +98,7 @@ pub(crate) fn all() -> Vec<String> {
 }
 
 /// `net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are the same; `ALL` stays.
-fn normalize(names: &[String]) -> Result<Vec<String>> {
+fn normalize(option: &str, names: &[String]) -> Result<Vec<String>> {
     let one = |name: &String| {
         let upper = name.trim().to_ascii_uppercase();
         if upper == "ALL" || upper == "CAP_ALL" {
@@ -108,7 +108,7 @@ fn normalize(names: &[String]) -> Result<Vec<String>> {
         if ALL.contains(&full.as_str()) {
             Ok(full)
         } else {
-            Err(EngineError::invalid(format!("invalid capability: unknown capability: \"{full}\"")))
+            Err(EngineError::invalid(format!("invalid {option}: unknown capability: \"{full}\"")))
         }
     };
     names.iter().map(one).collect()

@@ -35,7 +35,7 @@ const VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks
 pub(crate) fn check(destination: &str, options: &str) -> Result<Vec<String>> {
     if !destination.starts_with('/') || destination.split('/').all(|part| part.is_empty() || part == ".") {
         return Err(EngineError::invalid(format!(
-            "invalid tmpfs mount: destination '{destination}' must be an absolute path and not '/'"
+            "invalid mount path: '{destination}' mount path must be absolute and not the root"
         )));
     }
     let mut merged: Vec<String> = DEFAULT.map(str::to_owned).to_vec();

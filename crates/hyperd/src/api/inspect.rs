@@ -41,9 +41,18 @@ pub(crate) async fn list(call: Call) -> Result {
     ok(&infos.iter().map(|info| summary(info, now)).collect::<Vec<_>>())
 }
 
+/// The command in one line: arguments with blanks in quotes, as docker shows them.
+fn shown_command(words: &[String]) -> String {
+    let shown = words.iter().enumerate().map(|(place, word)| match place > 0 && word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
     let record = &info.record;
-    let mut command = record.command().join(" ");
+    let mut command = shown_command(&record.command());
     if command.len() > COMMAND_MAX {
         let end = (0..=COMMAND_MAX).rev().find(|at| command.is_char_boundary(*at)).unwrap_or(0);
         command.truncate(end);

@@ -214,9 +214,9 @@ mod tests {
 
     #[test]
     fn signal_that_kills_a_child_is_told() {
-        let (mut reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         let pid = fork(PidNamespace::Own, &[reader.as_fd()], || {
-            let _ = reader.read(&mut [0]);
+            let _ = (&reader).read(&mut [0]);
             0
         })
         .unwrap();

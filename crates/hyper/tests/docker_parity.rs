@@ -172,6 +172,12 @@ const STEPS: &[Step] = &[
     step("image prune -f --filter label=parity-none"),
     step("container prune < n"),
     step("events --since 1700000000 --until 1700000001"),
+    fails("create --pull foo parity-bb", "invalid pull option"),
+    fails("create --pull never {n}nosuch", "No such image"),
+    fails("create UPPER", "must be lowercase"),
+    fails("run UPPER", "must be lowercase"),
+    fails("run --name a\u{a0}b parity-bb", "Invalid container name"),
+    fails("ps -n x", "-last"),
     fails("tag parity-bb", "require"),
     fails("rm", "require"),
 ];

@@ -27,6 +27,7 @@ pub struct CreateArgs {
 /// Makes a container and prints its id.
 pub async fn create(app: &App, args: CreateArgs) -> Outcome {
     let request = prepare(&args.flags)?;
+    PullPolicy::parse(&args.flags.pull)?;
     let id = make(app, &args.flags, &request).await.map_err(|failure| failure.with_code(1))?;
     output::line(&id)?;
     Ok(0)
@@ -37,6 +38,9 @@ pub async fn create(app: &App, args: CreateArgs) -> Outcome {
 /// # Errors
 /// A value that cannot be used, with exit code 125.
 pub fn prepare(flags: &ContainerFlags) -> Result<Request, Failure> {
+    if flags.words.first().is_some_and(String::is_empty) {
+        return Err(parse("").expect_err("an empty name is no reference").with_code(EXIT_DAEMON));
+    }
     let console = flags.tty.then(window_size).flatten();
     request(flags, |name| std::env::var(name).ok(), console)
         .map_err(|error| Failure::from_error(&error).with_code(EXIT_DAEMON))

@@ -19,8 +19,11 @@ use crate::home::{self, Note};
 use crate::pod::{Phase, Pod, STOP};
 use crate::service;
 
-/// Time for the answer to the request that ended the shim to be on its way.
-const LAST_ANSWER: Duration = Duration::from_millis(50);
+/// Turns of the runtime in which the answer to the request that ended the shim gets from its handler to the socket; there
+/// are about five tasks in between. One who ends a shim waits for the process to be gone, so this is no sleep.
+const LAST_TURNS: usize = 64;
+/// How often clients that are still attached are looked at.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long a shim waits for its first request that says what it is for.
 const UNCONFIGURED: Duration = Duration::from_secs(120);
 /// How long clients that are still attached may take to read what is meant for them.
@@ -61,10 +64,12 @@ async fn run(args: &Args, bundle: &Path, listener: UnixListener) -> anyhow::Resu
         _ = terminate.recv() => pod.stop(STOP, "the shim was told to end").await,
         _ = interrupt.recv() => pod.stop(STOP, "the shim was told to end").await,
     }
-    tokio::time::sleep(LAST_ANSWER).await;
+    for _ in 0..LAST_TURNS {
+        tokio::task::yield_now().await;
+    }
     let start = Instant::now();
     while pod.clients.load(Ordering::Relaxed) > 0 && start.elapsed() < LAST_CLIENTS {
-        tokio::time::sleep(LAST_ANSWER).await;
+        tokio::time::sleep(LOOK).await;
     }
     clean_up(&pod);
     tracing::info!(pod = %pod.id, "the shim ends");

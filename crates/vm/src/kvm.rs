@@ -136,7 +136,7 @@ fn measure() -> Result<u64, KvmError> {
     for _ in 0..RUNS {
         best = best.max(per_second(RUN, guest.run(RUN)?));
         // A good host is seen at once; a bad one is not made good by one more try.
-        if best >= GOOD || best < GOOD / 4 {
+        if !(GOOD / 4..GOOD).contains(&best) {
             break;
         }
     }

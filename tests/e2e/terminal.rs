@@ -42,7 +42,7 @@ fn a_shell_has_job_control(s: &Session) {
 }
 
 fn the_windows_size_is_the_terminals_and_follows_it(s: &Session) {
-    let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done";
+    let script = "trap 'stty size' WINCH; trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done";
     let mut terminal =
         s.terminal(&["run", "-it", "--rm", "debian:12", "bash", "-c", &format!("stty size; {script}")]);
     terminal.expect("24 80");
@@ -50,7 +50,7 @@ fn the_windows_size_is_the_terminals_and_follows_it(s: &Session) {
     terminal.resize(100, 30);
     terminal.expect("30 100");
     terminal.send(b"\x03");
-    assert_eq!(terminal.wait(), 130);
+    assert_eq!(terminal.wait(), 9);
 }
 
 fn detach_keys_leave_the_container_running(s: &Session) {

@@ -7,7 +7,6 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use super::config::Requests;
 use super::recipe::Recipe;
 use super::source::{Source, TOP_DIRECTORY};
 use crate::{clock, project};
@@ -20,7 +19,7 @@ const LEFT_OUT: [&str; 5] =
 /// Builds the kernel below `directory`; returns a directory with `vmlinux` and the `config` it was built from.
 ///
 /// # Errors
-/// When the source is damaged, an option is lost ([`Requests::verify`]), or make fails.
+/// When the source is damaged, an option is lost ([`super::config::Requests::verify`]), or make fails.
 pub fn compile(source: &Source, recipe: &Recipe, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join(TOP_DIRECTORY);
     let objects = directory.join("objects");
@@ -46,12 +45,11 @@ fn unpack(tarball: &Path, directory: &Path) -> Result<()> {
 }
 
 fn configure(recipe: &Recipe, tree: &Path, objects: &Path) -> Result<()> {
-    let requests = Requests::parse(&recipe.fragments)?;
     let all = objects.join("requests.config");
-    fs::write(&all, requests.render()).context("writing the requested configuration")?;
+    fs::write(&all, recipe.requests.render()).context("writing the requested configuration")?;
     project::run(make(tree, objects).env("KCONFIG_ALLCONFIG", &all).arg("allnoconfig"))?;
     let config = fs::read_to_string(objects.join(".config")).context("reading the kernel's configuration")?;
-    requests.verify(&config)
+    recipe.requests.verify(&config)
 }
 
 /// `make` for the kernel. Who builds it, where and when does not get into it: the same recipe gives the same bytes.

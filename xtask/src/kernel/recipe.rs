@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
+use super::config::Requests;
 use super::source::Source;
 use crate::project;
 
@@ -23,8 +24,8 @@ pub struct Fragment {
 
 /// Every input of a build.
 pub struct Recipe {
-    /// The configuration, in the order of the files' names.
-    pub fragments: Vec<Fragment>,
+    /// What the fragments ask for; comments and order make no other kernel.
+    pub requests: Requests,
     /// The compiler's name and version, as it gives them.
     compiler: String,
     /// The source package's version.
@@ -35,11 +36,12 @@ impl Recipe {
     /// Reads the fragments and asks the compiler for its version.
     ///
     /// # Errors
-    /// When there is no fragment, one is not readable text, or there is no compiler.
+    /// When there is no fragment, one is not readable or malformed, or there is no compiler.
     pub fn gather(source: &Source) -> Result<Self> {
         let compiler = project::output(Command::new("gcc").arg("--version"))?;
         let compiler = compiler.lines().next().unwrap_or_default().to_owned();
-        Ok(Self { fragments: read_fragments()?, compiler, source: source.version().to_owned() })
+        let requests = Requests::parse(&read_fragments()?)?;
+        Ok(Self { requests, compiler, source: source.version().to_owned() })
     }
 
     /// The key: the same inputs give the same one, in 64 hexadecimal digits.
@@ -52,10 +54,7 @@ impl Recipe {
         feed(&VERSION.to_string());
         feed(&self.source);
         feed(&self.compiler);
-        for fragment in &self.fragments {
-            feed(&fragment.name);
-            feed(&fragment.text);
-        }
+        feed(&self.requests.render());
         hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
             write!(text, "{byte:02x}").expect("a string takes every character");
             text
@@ -85,19 +84,23 @@ fn read_fragments() -> Result<Vec<Fragment>> {
 mod tests {
     use super::*;
 
-    fn recipe(name: &str, text: &str, compiler: &str) -> Recipe {
-        let fragments = vec![Fragment { name: name.into(), text: text.into() }];
-        Recipe { fragments, compiler: compiler.into(), source: "6.12".into() }
+    fn recipe(text: &str, compiler: &str) -> Recipe {
+        let fragment = Fragment { name: "f.config".into(), text: text.into() };
+        let requests = Requests::parse(&[fragment]).expect("well formed");
+        Recipe { requests, compiler: compiler.into(), source: "6.12".into() }
     }
 
     #[test]
     fn every_input_changes_the_key() {
-        let key = recipe("a", "b", "c").key();
+        let key = recipe("CONFIG_A=y", "gcc 1").key();
         assert_eq!(key.len(), 64);
-        assert_eq!(key, recipe("a", "b", "c").key());
-        assert_ne!(key, recipe("x", "b", "c").key());
-        assert_ne!(key, recipe("a", "x", "c").key());
-        assert_ne!(key, recipe("a", "b", "x").key());
-        assert_ne!(recipe("ab", "", "").key(), recipe("a", "b", "").key());
+        assert_ne!(key, recipe("CONFIG_A=n", "gcc 1").key());
+        assert_ne!(key, recipe("CONFIG_A=y", "gcc 2").key());
+    }
+
+    #[test]
+    fn comments_and_order_do_not_change_the_key() {
+        let one = recipe("# why\nCONFIG_A=y\nCONFIG_B=4\n", "gcc").key();
+        assert_eq!(one, recipe("CONFIG_B=4\n\n# because\nCONFIG_A=y\n", "gcc").key());
     }
 }

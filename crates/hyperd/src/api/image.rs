@@ -79,7 +79,21 @@ pub(crate) async fn list(call: Call) -> Result {
                 image.repo_tags.iter().chain(&image.repo_digests).any(|name| name_matches(name, pattern))
             })
     });
-    let values: Vec<Value> = shown.map(|image| summary(image, -1)).collect();
+    let mut values: Vec<Value> = shown.map(|image| summary(image, -1)).collect();
+    let patterns = filters.values("reference");
+    if !patterns.is_empty() {
+        // Of the names, too, only those that were asked for are shown.
+        let wanted = |name: &Value| {
+            name.as_str().is_some_and(|name| patterns.iter().any(|pattern| name_matches(name, pattern)))
+        };
+        for value in &mut values {
+            for key in ["RepoTags", "RepoDigests"] {
+                if let Some(names) = value[key].as_array_mut() {
+                    names.retain(wanted);
+                }
+            }
+        }
+    }
     ok(&values)
 }
 

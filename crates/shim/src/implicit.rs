@@ -28,7 +28,7 @@ const DIRECTORY: &str = "pod";
 ///
 /// # Errors
 /// See [`ShimError`].
-pub async fn boot(pod: &Arc<Pod>, request: &NewContainer) -> Result<(), ShimError> {
+pub fn boot(pod: &Arc<Pod>, request: &NewContainer) -> Result<(), ShimError> {
     if !matches!(pod.phase(), Phase::Empty) {
         return Ok(());
     }
@@ -42,9 +42,7 @@ pub async fn boot(pod: &Arc<Pod>, request: &NewContainer) -> Result<(), ShimErro
         Err(error) => return Err(error),
     }
     // Booting goes on while the container is being made.
-    let booting = pod.clone();
-    tokio::spawn(async move { drop(booting.boot().await) });
-    tokio::task::yield_now().await;
+    pod.begin_boot();
     Ok(())
 }
 

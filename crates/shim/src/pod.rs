@@ -180,11 +180,8 @@ impl Pod {
         if refused { Err(ShimError::AlreadyExists(format!("pod {} exists", self.id))) } else { Ok(()) }
     }
 
-    /// Boots its VM and returns when the agent answers; a second call waits for the first.
-    ///
-    /// # Errors
-    /// Why it did not boot; the pod is stopped then.
-    pub async fn boot(self: &Arc<Self>) -> Result<Arc<Live>, ShimError> {
+    /// Begins to boot its VM, if it can be booted and is not.
+    pub fn begin_boot(self: &Arc<Self>) {
         let mut booting = None;
         self.phase.send_if_modified(|phase| match (phase::pod(phase.kind(), PodRequest::Boot), &phase) {
             (Verdict::Allowed, Phase::Created(config)) => {
@@ -198,6 +195,14 @@ impl Pod {
             // A task of its own: the one who asked may go away, the VM goes on.
             tokio::spawn(self.clone().bring_up(config));
         }
+    }
+
+    /// Boots its VM and returns when the agent answers; a second call waits for the first.
+    ///
+    /// # Errors
+    /// Why it did not boot; the pod is stopped then.
+    pub async fn boot(self: &Arc<Self>) -> Result<Arc<Live>, ShimError> {
+        self.begin_boot();
         match (self.live().await, self.phase()) {
             (Err(_), Phase::Stopped(_, Ending { boot_error: Some(error), .. })) => Err(error),
             (live, _) => live,

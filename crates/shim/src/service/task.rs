@@ -76,7 +76,7 @@ impl Task for TaskService {
         let pod = self.pod.clone();
         to_the_end(async move {
             let request = new_container(request)?;
-            implicit::boot(&pod, &request).await?;
+            implicit::boot(&pod, &request)?;
             tasks::create(&pod, request).await?;
             Ok(CreateTaskResponse { pid: pod.vmm_pid(), ..Default::default() })
         })

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::SeekFrom;
@@ -136,7 +137,7 @@ async fn make(path: &Path, size: u64) -> Result<()> {
 /// Copies a file without its holes: by reference where the filesystem can, else the data between the holes.
 fn copy_sparse(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
-    let target = File::options().write(true).create(true).truncate(true).open(to)?;
+    let target = File::options().write(true).create(true).truncate(true).mode(0o600).open(to)?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
         return Ok(());
     }

@@ -42,7 +42,8 @@ pub struct ContainerInfo {
     pub record: ContainerRecord,
     /// Its pod.
     pub pod: PodRecord,
-    /// Name of the image it was made from, as `ps` shows it: an id when that name is another image's now.
+    /// Name of the image it was made from, as `ps` shows it: an id when that name is another image's now. Only in
+    /// lists.
     pub image_name: String,
     /// Its log.
     pub log: Option<std::path::PathBuf>,
@@ -88,10 +89,17 @@ impl Engine {
     ///
     /// # Errors
     /// No such container.
-    pub async fn inspect(&self, reference: &str, size: bool) -> Result<ContainerInfo> {
-        let container = self.shared.registry.find(reference)?;
-        let names = self.image_names().await?;
-        self.info(container.record(), &names, size)
+    pub fn inspect(&self, reference: &str, size: bool) -> Result<ContainerInfo> {
+        let record = self.record(reference)?;
+        self.info(record, &BTreeMap::new(), size)
+    }
+
+    /// What the database has of a container.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn record(&self, reference: &str) -> Result<ContainerRecord> {
+        Ok(self.shared.registry.find(reference)?.record())
     }
 
     /// Containers, newest first.

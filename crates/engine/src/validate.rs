@@ -319,7 +319,7 @@ mod tests {
                 "not an ip address",
             ),
             (|o| o.names = NameOptions { hosts: vec!["a:b".into()], ..Default::default() }, "add-host"),
-            (|o| o.tmpfs = [("x".into(), String::new())].into(), "tmpfs"),
+            (|o| o.tmpfs = [("x".into(), String::new())].into(), "mount path"),
             (|o| o.storage_size = Some(1), "storage size"),
         ] {
             let message = refused(change);

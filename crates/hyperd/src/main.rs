@@ -6,6 +6,7 @@ mod detach;
 mod fields;
 mod hijack;
 mod http;
+mod preupgrade;
 mod route;
 mod server;
 

@@ -30,7 +30,7 @@ pub(crate) async fn handle(app: Arc<App>, request: Request) -> Reply {
     let head = method == Method::HEAD;
     let answered = dispatch(app, request).await;
     let mut reply = answered.unwrap_or_else(|error| {
-        if error.status.is_server_error() && error.status != StatusCode::NOT_IMPLEMENTED {
+        if error.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(%method, %uri, error = error.message, "a request failed");
         } else {
             tracing::debug!(%method, %uri, error = error.message, "a request was refused");

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::http::Request;
+use crate::preupgrade::Connection;
 use crate::route;
 
 /// Group whose members may use the socket.
@@ -80,6 +81,10 @@ pub(crate) async fn run(config: &Config, engine: Engine) -> anyhow::Result<()> {
 }
 
 async fn connection(app: Arc<App>, stream: UnixStream) {
+    let stream = match Connection::accept(stream, HEAD_TIMEOUT).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::trace!(%error, "a connection ended before its first request"),
+    };
     let service = service_fn(move |request: Request| {
         let app = app.clone();
         async move { Ok::<_, std::convert::Infallible>(route::handle(app, request).await) }

@@ -17,9 +17,8 @@ pub(crate) async fn attach(mut call: Call, id: &str) -> Result {
     let (with_logs, live) = (call.query.bool("logs"), call.query.bool("stream"));
     let keys = Scanner::new(call.query.get("detachKeys"))?;
     let engine = call.app.engine.clone();
-    let info = engine.inspect(id, false).await?;
-    let tty = info.record.options.tty;
-    let id = info.record.id;
+    let record = engine.record(id)?;
+    let (id, tty) = (record.id, record.options.tty);
     let past = if with_logs {
         let query = LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
         Some(engine.logs(&id, query)?)

@@ -16,7 +16,7 @@ use crate::route::Call;
 const COMMAND_MAX: usize = 4096;
 
 pub(crate) async fn inspect(call: Call, id: &str) -> Result {
-    let info = call.app.engine.inspect(id, call.query.bool("size")).await?;
+    let info = call.app.engine.inspect(id, call.query.bool("size"))?;
     ok(&container(&info, &call))
 }
 

@@ -11,10 +11,10 @@ use crate::route::Call;
 pub(crate) async fn logs(call: Call, id: &str) -> Result {
     let query = parse(&call.query)?;
     let (timestamps, details) = (call.query.bool("timestamps"), call.query.bool("details"));
-    let info = call.app.engine.inspect(id, false).await?;
-    let tty = info.record.options.tty;
+    let record = call.app.engine.record(id)?;
+    let tty = record.options.tty;
     let labels = details.then(BTreeMap::<String, String>::new);
-    let mut lines = call.app.engine.logs(&info.record.id, query)?;
+    let mut lines = call.app.engine.logs(&record.id, query)?;
     let (sender, reply) = crate::http::stream(hijack::content_type(call.version, tty));
     tokio::spawn(async move {
         loop {

@@ -13,8 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn stats(call: Call, id: &str) -> Result {
     let engine = call.app.engine.clone();
-    let info = engine.inspect(id, false).await?;
-    let (id, name) = (info.record.id, info.record.name);
+    let record = engine.record(id)?;
+    let (id, name) = (record.id, record.name);
     let live = !call.query.has("stream") || call.query.bool("stream");
     let one_shot = call.query.bool("one-shot");
     if !live {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use hyper_protocol::agent::{self, Exit, Reply, Request, Target};
 use hyper_protocol::shim::ExecConfig;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::args::is_id;
 use crate::container::{self, Container, NewContainer, Rootfs};
@@ -133,24 +134,33 @@ pub async fn start(pod: &Arc<Pod>, process: &Arc<Process>) -> Result<(), ShimErr
     let _turn = process.turn.lock().await;
     process.admit(ProcessRequest::Start)?;
     let live = pod.live().await?;
+    // The way for its streams and its end is opened while it starts, not after.
+    let following = Following::begin(pod, &live, process);
     let start = SystemTime::now();
     let pid = match live.guest.call(&Request::Start(process.target.clone())).await {
         Ok(Reply::Started { pid }) => pid,
-        Ok(reply) => return Err(ShimError::Failed(format!("the agent answers a start with {reply:?}"))),
+        Ok(reply) => {
+            following.abort();
+            return Err(ShimError::Failed(format!("the agent answers a start with {reply:?}")));
+        }
         Err(error) => match known(&live, &process.target).await {
             // The link was lost behind the request, not before it.
             Some(agent::Known { pid: Some(pid), .. }) => pid,
-            _ => return Err(error),
+            _ => {
+                following.abort();
+                return Err(error);
+            }
         },
     };
     pod.timeline.since("start", start);
+    tracing::info!(process = %process.name(), pid, "started");
     process.set_state(State::Running { pid });
     let target = process.target.clone();
     pod.events.publish(match target.exec {
         None => Event::Start { container: target.container, pid: pod.vmm_pid() },
         Some(_) => Event::ExecStarted(target, pod.vmm_pid()),
     });
-    tokio::spawn(follow(pod.clone(), live, process.clone()));
+    tokio::spawn(follow(pod.clone(), process.clone(), following));
     Ok(())
 }
 
@@ -162,39 +172,59 @@ async fn known(live: &Live, target: &Target) -> Option<agent::Known> {
     }
 }
 
-/// From a process's start to its end: copies its streams, waits, records.
-async fn follow(pod: Arc<Pod>, live: Arc<Live>, process: Arc<Process>) {
-    let mut outputs = Vec::new();
-    for &output in process.outputs() {
-        let (pod, live, process) = (pod.clone(), live.clone(), process.clone());
-        let task = tokio::spawn({
-            let process = process.clone();
-            async move {
-                let timeline = pod.timeline.clone();
+/// The tasks that wait for what a process writes and for its end.
+struct Following {
+    outputs: Vec<JoinHandle<()>>,
+    input: Option<JoinHandle<()>>,
+    exit: JoinHandle<Result<Reply, ShimError>>,
+}
+
+impl Following {
+    /// Begins; the agent answers before the process has been started as well as after.
+    fn begin(pod: &Arc<Pod>, live: &Arc<Live>, process: &Arc<Process>) -> Self {
+        let mut outputs = Vec::new();
+        for &output in process.outputs() {
+            let (timeline, live, process) = (pod.timeline.clone(), live.clone(), process.clone());
+            outputs.push(tokio::spawn(async move {
                 let first = move || timeline.since("first byte", SystemTime::now());
                 stdio::pump_output(&live.guest, &process.target, output, process.fanout.clone(), first).await;
-            }
+            }));
+        }
+        let input = process.input.exists().then(|| {
+            let (live, process) = (live.clone(), process.clone());
+            tokio::spawn(async move { stdio::pump_input(&live.guest, &process.target, &process.input).await })
         });
-        process.adopt(task.abort_handle());
-        outputs.push(task);
-    }
-    if process.input.exists() {
-        let (live, process) = (live.clone(), process.clone());
-        let task = tokio::spawn({
-            let process = process.clone();
-            async move { stdio::pump_input(&live.guest, &process.target, &process.input).await }
+        let exit = tokio::spawn({
+            let (live, target) = (live.clone(), process.target.clone());
+            async move { live.guest.repeat(&Request::Wait(target)).await }
         });
-        process.adopt(task.abort_handle());
+        for task in outputs.iter().chain(&input) {
+            process.adopt(task.abort_handle());
+        }
+        Self { outputs, input, exit }
     }
-    let (exit, error) = match live.guest.repeat(&Request::Wait(process.target.clone())).await {
-        Ok(Reply::Exited(exit)) => (exit, None),
-        Ok(reply) => (pod.lost_exit(), Some(format!("the agent answers a wait with {reply:?}"))),
+
+    /// Ends it: the process was not started.
+    fn abort(&self) {
+        for task in self.outputs.iter().chain(&self.input) {
+            task.abort();
+        }
+        self.exit.abort();
+    }
+}
+
+/// From a process's start to its end: waits for it and for its outputs, and records it.
+async fn follow(pod: Arc<Pod>, process: Arc<Process>, following: Following) {
+    let (exit, error) = match following.exit.await {
+        Ok(Ok(Reply::Exited(exit))) => (exit, None),
+        Ok(Ok(reply)) => (pod.lost_exit(), Some(format!("the agent answers a wait with {reply:?}"))),
+        Ok(Err(error)) => (pod.lost_exit(), Some(error.to_string())),
         Err(error) => (pod.lost_exit(), Some(error.to_string())),
     };
     pod.timeline.since("exit", SystemTime::now());
     process.input.finish();
     let mut outputs = tokio::spawn(async move {
-        for output in outputs {
+        for output in following.outputs {
             // An aborted one has ended as well.
             let _ = output.await;
         }

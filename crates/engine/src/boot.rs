@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper_network::Endpoint;
 use hyper_protocol::shim::{Phase as Step, PodConfig, TapInterface, files};
@@ -192,6 +193,17 @@ impl Shared {
         Ok(Some(network.attach(&pod.id).await?))
     }
 
+    async fn detach_network(&self, pod: &str, endpoint: Option<Endpoint>) {
+        let Some(endpoint) = endpoint else { return };
+        let detached = match self.network().await {
+            Ok(network) => network.detach(&endpoint).await.map_err(EngineError::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = detached {
+            tracing::warn!(pod, error = %error.report(), "cannot detach the pod from the network");
+        }
+    }
+
     /// Ends the pod's VM and gives back all it had.
     pub(crate) async fn end_vm(&self, pod: &Arc<Pod>, vm: &mut Vm) {
         if let Some(shim) = vm.shim.clone() {
@@ -205,20 +217,17 @@ impl Shared {
 
     /// Gives back what a pod without a VM has left: its shim's process, its directory, its place in the network.
     pub(crate) async fn clear_pod(&self, pod: &Arc<Pod>) {
+        let began = Instant::now();
         let dir = self.config.places.pod(&pod.id);
-        shim::kill_process(&pod.id, &dir).await;
+        let endpoint = pod.lock().endpoint.take();
+        // A tap can go before the VM that holds it.
+        tokio::join!(shim::kill_process(&pod.id, &dir), self.detach_network(&pod.id, endpoint));
         if let Err(error) = tokio::fs::remove_dir_all(&dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(pod = pod.id, %error, "cannot remove the pod's runtime directory");
         }
-        let endpoint = pod.lock().endpoint.take();
-        if let Some(endpoint) = endpoint
-            && let Ok(network) = self.network().await
-            && let Err(error) = network.detach(&endpoint).await
-        {
-            tracing::warn!(pod = pod.id, %error, "cannot detach the pod from the network");
-        }
+        tracing::debug!(pod = pod.id, took = ?began.elapsed(), "cleared a pod");
         let known = self.registry.pod(&pod.id).is_ok();
         let goes = self.registry.in_pod(&pod.id).iter().all(|container| container.lock().options.auto_remove);
         let explicit = pod.lock().explicit;

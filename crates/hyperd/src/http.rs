@@ -66,7 +66,8 @@ impl From<EngineError> for ApiError {
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::NotModified => StatusCode::NOT_MODIFIED,
             Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
-            Kind::Unauthorized => StatusCode::UNAUTHORIZED,
+            // Not 401: docker's client would take it for the daemon's own and ask for a login to Docker Hub.
+            Kind::Unauthorized => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Kind::System => StatusCode::INTERNAL_SERVER_ERROR,
         };

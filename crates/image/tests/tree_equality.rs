@@ -150,7 +150,23 @@ fn sparse_files() {
         let tar = directory.path().join("sparse.tar");
         let (tar, root) = (tar.to_str().unwrap(), root.to_str().unwrap());
         run("tar", &["--sparse", "--format", format, "-C", root, "-cf", tar, "."]);
-        equals_umoci(&[Path::new(tar)]);
+        // umoci does not know GNU's own form, which GNU tar certainly does.
+        if format == "pax" {
+            equals_umoci(&[Path::new(tar)]);
+        }
+        if !can_mount() {
+            return;
+        }
+        let unpacked = tempfile::tempdir().unwrap();
+        run("tar", &["-C", unpacked.path().to_str().unwrap(), "-xpf", tar]);
+        let store = TestStore::new();
+        let id = store.store.import(std::fs::File::open(tar).unwrap(), &Default::default(), &|_| {}).unwrap();
+        let image = store.store.get(&id.to_string()).unwrap();
+        run("fsck.erofs", &[image.layers[0].blob.to_str().unwrap()]);
+        assert!(
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&image.layers[0].blob).unwrap()) < 2000
+        );
+        assert_same(&tree(&Mounted::new(&image).root()), &tree(unpacked.path()));
     }
 }
 

@@ -8,51 +8,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufRead;
 
-use crate::erofs::{Attributes, Content, DataWriter, Node, NodeId, ROOT, Tree, Xattr, finish};
+use crate::erofs::{Attributes, Content, DataWriter, Node, NodeId, ROOT, Tree, Xattr};
 use crate::tar::{Entry, EntryKind, Reader};
 
 use super::error::LayerError;
-use super::lower::Lower;
+use super::finish::Converted;
 use super::path::{AUFS_META, OPAQUE, WHITEOUT, components, readable};
 use super::tarmap::TarMapWriter;
 
 /// Most symbolic links followed for one path, as in Linux.
 const MAX_LINKS: usize = 40;
+/// Most names walked through in one layer: a hundred for each of the most files.
+const MAX_STEPS: u64 = 200 << 20;
+/// Most bytes of one file's extended attributes; EROFS has room for twice as many.
+const MAX_XATTR_BYTES: u64 = 128 << 10;
 /// AUFS kept hard-linked files here.
 const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
-
-/// The attribute that makes a directory hide the layers below.
-const OPAQUE_XATTR: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
-
-/// What a layer's root directory entry says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RootEntry {
-    /// Owner, mode and time.
-    pub attributes: Attributes,
-}
-
-/// A layer whose tar is read and whose disk lacks its metadata.
-pub struct Converted {
-    tree: Tree,
-    data: DataWriter,
-    map: TarMapWriter,
-    /// Hard links to files that only a lower layer can have: node, link, target.
-    unresolved: Vec<(NodeId, Vec<u8>, Vec<Vec<u8>>)>,
-    files_size: u64,
-}
-
-/// What is known about a finished layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
-    /// Bytes of all files.
-    pub files_size: u64,
-    /// Bytes of the disk.
-    pub disk_size: u64,
-    /// Bytes of the tar.
-    pub tar_size: u64,
-    /// The root directory, if the tar describes it.
-    pub root: Option<RootEntry>,
-}
 
 /// Builds the tree.
 struct Converter {
@@ -60,6 +31,8 @@ struct Converter {
     data: DataWriter,
     whiteout: Option<NodeId>,
     aufs_links: HashMap<Vec<u8>, NodeId>,
+    /// Names walked through so far.
+    steps: u64,
     unresolved: Vec<(NodeId, Vec<u8>, Vec<Vec<u8>>)>,
     files_size: u64,
 }
@@ -72,6 +45,7 @@ pub fn read_tar(source: impl BufRead, disk: File, scratch: File, map: File) -> R
         data: DataWriter::new(disk, scratch).map_err(LayerError::write)?,
         whiteout: None,
         aufs_links: HashMap::new(),
+        steps: 0,
         unresolved: Vec::new(),
         files_size: 0,
     };
@@ -93,12 +67,14 @@ impl Converter {
         reader: &mut Reader<R, TarMapWriter>,
     ) -> Result<(), LayerError> {
         let path = components(&entry.path)?;
+        check_xattrs(&xattrs(&entry), &entry.path)?;
         let Some((name, parents)) = path.split_last() else {
             return self.root_entry(&entry);
         };
         if path[0].starts_with(AUFS_META) && path[0] != OPAQUE {
             if path[0] == AUFS_LINKS && entry.kind == EntryKind::File {
                 let node = self.file(&entry, reader)?;
+                self.tree.charge(32 + name.len())?;
                 self.aufs_links.insert(name.to_vec(), node);
             }
             return Ok(());
@@ -220,7 +196,7 @@ impl Converter {
         if let Content::Directory { implicit, .. } = &mut node.content {
             *implicit = false;
         }
-        Ok(())
+        check_xattrs(&node.xattrs, &entry.path)
     }
 
     /// The node that a hard link leads to, changed as the link's header says.
@@ -257,6 +233,7 @@ impl Converter {
             node_mut.attributes.mode = mode;
         }
         merge_xattrs(&mut node_mut.xattrs, xattrs);
+        check_xattrs(&node_mut.xattrs, &entry.path)?;
         Ok(node)
     }
 
@@ -266,6 +243,7 @@ impl Converter {
         let mut pending: Vec<Vec<u8>> = parents.iter().rev().map(|name| name.to_vec()).collect();
         let (mut at, mut links) = (ROOT, 0);
         while let Some(name) = pending.pop() {
+            self.step(entry)?;
             if name == b".." {
                 at = self.parent_of(at);
                 continue;
@@ -301,6 +279,7 @@ impl Converter {
                 (None, Some(name)) => name,
                 (None, None) => return Ok(at),
             };
+            self.step(entry)?;
             if name == b".." {
                 at = self.parent_of(at);
                 continue;
@@ -325,6 +304,15 @@ impl Converter {
                 _ if self.is_whiteout(next) => at = self.open_or_make(at, name)?,
                 _ => return Err(bad_path(entry, "a name on the way is not a directory")),
             }
+        }
+    }
+
+    /// Counts a name walked through: links make long ways of short paths.
+    fn step(&mut self, entry: &[u8]) -> Result<(), LayerError> {
+        self.steps += 1;
+        match self.steps > MAX_STEPS {
+            true => Err(bad_path(entry, "the layer's paths are too long altogether")),
+            false => Ok(()),
         }
     }
 
@@ -386,7 +374,8 @@ impl Converter {
                         }
                         let length = run.1.min(bytes.len() as u64);
                         let (now, rest) = bytes.split_at(length as usize);
-                        sink.pieces(&data.write_sparse(&file, run.0, now).map_err(LayerError::write)?);
+                        let pieces = data.write_sparse(&file, run.0, now);
+                        pieces.and_then(|pieces| sink.pieces(&pieces)).map_err(LayerError::write)?;
                         run = (run.0 + length, run.1 - length);
                         bytes = rest;
                     }
@@ -438,153 +427,6 @@ impl Converter {
     }
 }
 
-impl Converted {
-    /// Whether the layer cannot be finished without those below.
-    pub fn needs_lower(&self) -> bool {
-        let root_is_opaque = matches!(self.tree.node(ROOT).content, Content::Directory { opaque: true, .. });
-        let mut borrows = false;
-        let visited = self.visit_borrowing(&mut |_, _| {
-            borrows = true;
-            Ok(false)
-        });
-        root_is_opaque || !self.unresolved.is_empty() || borrows || visited.is_err()
-    }
-
-    /// Finishes the disk; the caller syncs the files. `lower` is empty for the bottom layer.
-    ///
-    /// # Errors
-    /// A hard link leads nowhere, or writing fails.
-    pub fn finish(mut self, lower: &Lower, uuid: [u8; 16]) -> Result<Summary, LayerError> {
-        self.borrow_directories(lower)?;
-        self.borrow_links(lower)?;
-        self.hide_root(lower)?;
-        let (opaque, _) =
-            Xattr::new(OPAQUE_XATTR.0, OPAQUE_XATTR.1).map(|xattr| (xattr, ())).expect("a valid name");
-        let count = self.tree.nodes().len() as NodeId;
-        for id in 0..count {
-            let node = self.tree.node_mut(id);
-            if matches!(node.content, Content::Directory { opaque: true, .. }) && id != ROOT {
-                merge_xattrs(&mut node.xattrs, vec![opaque.clone()]);
-            }
-        }
-        let root = self.tree.node(ROOT);
-        let root = match root.content {
-            Content::Directory { implicit: false, .. } => Some(RootEntry { attributes: root.attributes }),
-            _ => None,
-        };
-        let finished = finish(self.data, &self.tree, uuid).map_err(LayerError::write)?;
-        let tar_size = self.map.finish(&self.tree, &finished.tails).map_err(LayerError::write)?;
-        Ok(Summary { files_size: self.files_size, disk_size: finished.size, tar_size, root })
-    }
-
-    /// Visits the directories without an entry of their own that a lower layer may describe, with
-    /// their paths, until `visit` says false.
-    fn visit_borrowing(
-        &self,
-        visit: &mut dyn FnMut(NodeId, &[&[u8]]) -> Result<bool, LayerError>,
-    ) -> Result<(), LayerError> {
-        let mut path: Vec<&[u8]> = Vec::new();
-        let mut pending: Vec<(NodeId, usize, &[u8])> = vec![(ROOT, 0, b"")];
-        while let Some((id, depth, name)) = pending.pop() {
-            let Content::Directory { entries, opaque, implicit, .. } = &self.tree.node(id).content else {
-                continue;
-            };
-            if id != ROOT {
-                if *opaque {
-                    continue;
-                }
-                path.truncate(depth - 1);
-                path.push(name);
-                if *implicit && !visit(id, &path)? {
-                    return Ok(());
-                }
-            }
-            let is_directory = |id: NodeId| matches!(self.tree.node(id).content, Content::Directory { .. });
-            let below = entries.iter().filter(|(_, child)| is_directory(**child));
-            pending.extend(below.map(|(name, child)| (*child, depth + 1, &**name)));
-        }
-        Ok(())
-    }
-
-    /// Gives such directories the lower layer's attributes.
-    fn borrow_directories(&mut self, lower: &Lower) -> Result<(), LayerError> {
-        let mut borrowed = Vec::new();
-        self.visit_borrowing(&mut |id, path| {
-            // Where the layers below have a link to a directory, that directory is what people saw.
-            if let Some((_, inode)) = lower.lookup(path, true)?
-                && inode.is_directory()
-            {
-                borrowed.push((id, inode.attributes, inode.xattrs));
-            }
-            Ok(true)
-        })?;
-        for (id, attributes, xattrs) in borrowed {
-            let node = self.tree.node_mut(id);
-            node.attributes = attributes;
-            node.xattrs = xattrs;
-            node.xattrs.retain(|xattr| !is_overlay(xattr));
-        }
-        Ok(())
-    }
-
-    /// Copies files that the layer links to and only a lower one has.
-    fn borrow_links(&mut self, lower: &Lower) -> Result<(), LayerError> {
-        const COPY: u64 = 1 << 20;
-        for (id, path, target) in std::mem::take(&mut self.unresolved) {
-            let names: Vec<&[u8]> = target.iter().map(Vec::as_slice).collect();
-            let missing =
-                || LayerError::HardLink { path: readable(&path), target: readable(&target.join(&b'/')) };
-            let (layer, inode) = lower.lookup(&names, true)?.ok_or_else(missing)?;
-            let content = match inode.kind() {
-                0o100_000 => {
-                    let mut file = self.data.begin(inode.size);
-                    let mut at = 0;
-                    while at < inode.size {
-                        let mut buffer = vec![0; (inode.size - at).min(COPY) as usize];
-                        layer.read(&inode, at, &mut buffer)?;
-                        self.data.write(&mut file, &buffer).map_err(LayerError::write)?;
-                        at += buffer.len() as u64;
-                    }
-                    Content::File(self.data.end(file).map_err(LayerError::write)?)
-                }
-                0o120_000 => Content::Symlink(layer.symlink(&inode)?.into()),
-                _ => return Err(missing()),
-            };
-            let node = self.tree.node_mut(id);
-            node.content = content;
-            let mut xattrs = inode.xattrs;
-            merge_xattrs(&mut xattrs, std::mem::take(&mut node.xattrs));
-            node.xattrs = xattrs;
-        }
-        Ok(())
-    }
-
-    /// An opaque root: overlayfs has no such thing, so each lower name gets a whiteout, and each
-    /// directory that is in both becomes opaque.
-    fn hide_root(&mut self, lower: &Lower) -> Result<(), LayerError> {
-        if !matches!(self.tree.node(ROOT).content, Content::Directory { opaque: true, .. }) {
-            return Ok(());
-        }
-        for name in lower.root_names()? {
-            match self.tree.child(ROOT, &name) {
-                Some(child) => {
-                    if let Content::Directory { opaque, .. } = &mut self.tree.node_mut(child).content {
-                        *opaque = true;
-                    }
-                }
-                None => {
-                    let content = Content::CharacterDevice { major: 0, minor: 0 };
-                    let node =
-                        Node { attributes: Attributes::default(), xattrs: Vec::new(), content, names: 0 };
-                    let whiteout = self.tree.add(node)?;
-                    self.tree.link(ROOT, &name, whiteout)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Puts a link's target before what is still to be walked.
 fn push_target(pending: &mut Vec<Vec<u8>>, target: &[u8]) {
     let names = target.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
@@ -603,7 +445,7 @@ fn attributes(entry: &Entry) -> Attributes {
 }
 
 /// Attributes that steer overlayfs must come from us alone.
-fn is_overlay(xattr: &Xattr) -> bool {
+pub(super) fn is_overlay(xattr: &Xattr) -> bool {
     xattr.prefix == 4 && xattr.suffix.starts_with(b"overlay.")
 }
 
@@ -624,12 +466,21 @@ fn xattrs(entry: &Entry) -> Vec<Xattr> {
 }
 
 /// Adds attributes; a known name gets its new value.
-fn merge_xattrs(xattrs: &mut Vec<Xattr>, more: Vec<Xattr>) {
+pub(super) fn merge_xattrs(xattrs: &mut Vec<Xattr>, more: Vec<Xattr>) {
     for xattr in more {
         xattrs.retain(|known| known.prefix != xattr.prefix || known.suffix != xattr.suffix);
         xattrs.push(xattr);
     }
     xattrs.sort_unstable();
+}
+
+/// One file's attributes must fit in its inode.
+pub(super) fn check_xattrs(xattrs: &[Xattr], path: &[u8]) -> Result<(), LayerError> {
+    let bytes: u64 = xattrs.iter().map(|xattr| (8 + xattr.suffix.len() + xattr.value.len()) as u64).sum();
+    match bytes > MAX_XATTR_BYTES {
+        true => Err(bad_path(path, "its extended attributes are too large")),
+        false => Ok(()),
+    }
 }
 
 /// A small file with its holes filled.

@@ -9,14 +9,15 @@
 mod convert;
 mod decompress;
 mod error;
+mod finish;
 mod lower;
 mod path;
 mod stream;
 mod tarmap;
 
-pub use convert::{Converted, RootEntry, Summary};
 pub use decompress::{Decompressor, Limits};
 pub use error::LayerError;
+pub use finish::{Converted, RootEntry, Summary};
 pub use lower::Lower;
 pub use stream::{Source, convert};
 pub use tarmap::TarMap;

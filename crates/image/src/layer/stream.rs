@@ -8,9 +8,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 
-use super::convert::{Converted, read_tar};
+use super::convert::read_tar;
 use super::decompress::{Decompressor, Limits};
 use super::error::LayerError;
+use super::finish::Converted;
 
 /// Bytes handed over at once.
 const CHUNK: usize = 512 << 10;

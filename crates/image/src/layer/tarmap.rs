@@ -18,6 +18,8 @@ const MAGIC: &[u8; 8] = b"HYTARMAP";
 const FOOTER: u64 = 24;
 /// Headers compress well at any level; the fastest one keeps up with the disk.
 const LEVEL: i32 = 1;
+/// Most segments: every file of the largest layer, and as many pieces of files with holes again.
+const MAX_SEGMENTS: usize = 4 << 20;
 /// Bytes copied at once.
 const COPY: usize = 256 << 10;
 
@@ -54,7 +56,16 @@ impl TarMapWriter {
     }
 
     /// Payload comes here.
-    pub fn pieces(&mut self, pieces: &[Piece]) {
+    ///
+    /// # Errors
+    /// The layer has more of them than fit in memory.
+    pub fn pieces(&mut self, pieces: &[Piece]) -> io::Result<()> {
+        if self.segments.len() > MAX_SEGMENTS {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "files with holes are in too many pieces",
+            ));
+        }
         for piece in pieces {
             let raw = std::mem::take(&mut self.raw);
             match self.segments.last_mut() {
@@ -64,6 +75,7 @@ impl TarMapWriter {
                 _ => self.segments.push((raw, Payload::Piece(*piece))),
             }
         }
+        Ok(())
     }
 
     /// Writes the rest; `tails` says where inline content is. Returns the tar's size; the caller syncs.

@@ -53,9 +53,9 @@ pub struct Session<'a> {
 }
 
 impl Client {
-    /// Reads the system's trust anchors.
+    /// With these settings.
     pub fn new(config: RegistryConfig) -> Self {
-        Self { config, roots: Roots::system(), clients: Mutex::default(), schemes: Mutex::default() }
+        Self { config, roots: Roots::default(), clients: Mutex::default(), schemes: Mutex::default() }
     }
 
     /// The settings.
@@ -97,7 +97,12 @@ impl Client {
             return Ok(client.clone());
         }
         let tls = self.roots.config(&self.config.certs_dir, host, verify)?;
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if is_insecure(host, &[]) {
+            // A proxy's loopback is another machine.
+            builder = builder.no_proxy();
+        }
+        let client = builder
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)

@@ -1,7 +1,7 @@
 //! Whom to trust.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -23,20 +23,23 @@ pub enum TlsError {
     },
 }
 
-/// The system's roots, read once.
-pub struct Roots(RootCertStore);
+/// The system's roots, read when first needed.
+#[derive(Default)]
+pub struct Roots(OnceLock<RootCertStore>);
 
 impl Roots {
-    /// Reads the system's roots. A system without any has none: registries with public certificates
-    /// then fail, loopback ones work.
-    pub fn system() -> Self {
-        let mut store = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "some of the system's trusted certificates cannot be read");
-        }
-        store.add_parsable_certificates(found.certs);
-        Self(store)
+    /// The system's roots. Where there are none, registries with public certificates fail and
+    /// loopback ones work.
+    fn system(&self) -> &RootCertStore {
+        self.0.get_or_init(|| {
+            let mut store = RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            for error in &found.errors {
+                tracing::warn!(%error, "some of the system's trusted certificates cannot be read");
+            }
+            store.add_parsable_certificates(found.certs);
+            store
+        })
     }
 
     /// For a registry: the system's roots and `certs_dir/registry/*.crt`, or no check at all.
@@ -52,7 +55,7 @@ impl Roots {
             let verifier = Arc::new(Unchecked(provider));
             return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
         }
-        let mut roots = self.0.clone();
+        let mut roots = self.system().clone();
         for path in extra_certificates(&certs_dir.join(registry)) {
             let fail = || TlsError::Certificate { path: path.display().to_string() };
             let certificates = CertificateDer::pem_file_iter(&path).map_err(|_| fail())?;

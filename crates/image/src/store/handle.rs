@@ -152,7 +152,8 @@ impl Store {
     }
 
     /// Removes a name, or an image with all its names. With its last name an image goes, and with
-    /// its last image a layer. `in_use` tells who uses an image, a running container first; an image in use stays.
+    /// its last image a layer. `in_use` tells who uses an image, a running container first; an image in
+    /// use never goes: `force` then takes its names only.
     /// `no_prune` keeps an image that only lost its last name.
     ///
     /// # Errors

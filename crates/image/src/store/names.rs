@@ -215,6 +215,16 @@ pub fn remove(
         let digests = row.digests.iter().map(|(name, digest)| format!("{}@{digest}", familiar(name)));
         removed.extend(digests.map(Removed::Untagged));
     }
+    if usage.is_some() {
+        // A stopped container still needs the disks: only the names go, the image when it is unused.
+        for (name, tag) in &row.tags {
+            database::remove_tag(&state.connection, name, tag).map_err(StoreError::Database)?;
+        }
+        for (name, digest) in &row.digests {
+            database::remove_digest(&state.connection, name, digest).map_err(StoreError::Database)?;
+        }
+        return Ok(removed);
+    }
     let chain = ImageConfig::parse(&row.config)
         .map_or_else(|_| Vec::new(), |config| chain_ids(&config.rootfs.diff_ids));
     database::remove_image(&state.connection, &row.id).map_err(StoreError::Database)?;

@@ -27,6 +27,8 @@ pub struct Pax {
     pub sparse_map: Option<Vec<u64>>,
 }
 
+/// Most extended attributes of a file; their names alone may take 64 KiB in Linux.
+const MAX_XATTRS: usize = 512;
 /// Most numbers of a sparse map: pairs for a million pieces.
 pub const MAX_SPARSE_NUMBERS: usize = 2 << 20;
 
@@ -45,6 +47,9 @@ impl Pax {
     /// Takes one record in. An empty value means the header block's own value.
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         let as_number = |value: &[u8]| decimal(value).ok_or("bad PAX number");
+        if self.xattrs.len() >= MAX_XATTRS {
+            return Err("too many extended attributes");
+        }
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             self.set_xattr(name.to_vec(), value.to_vec());
             return Ok(());

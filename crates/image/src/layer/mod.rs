@@ -21,3 +21,6 @@ pub use finish::{Converted, RootEntry, Summary};
 pub use lower::Lower;
 pub use stream::{Source, convert};
 pub use tarmap::TarMap;
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,8 @@ fn no_container_log_line_or_exit_status_is_lost_with_the_daemon() {
     hyper(&["run", "-d", "--name", "counts", "busybox:latest", "sh", "-c", count]).ok();
     hyper(&["run", "-d", "--name", "ends", "busybox:latest", "sh", "-c", "sleep 2; exit 9"]).ok();
     hyper(&["run", "-d", "--name", "stays", "busybox:latest", "sleep", "1000"]).ok();
-    let mut attached = engine.hyper(&["run", "-i", "--name", "attached", "busybox:latest", "cat"]).spawn();
+    hyper(&["run", "-d", "-i", "--name", "attached", "busybox:latest", "cat"]).ok();
+    let mut attached = engine.hyper(&["attach", "attached"]).spawn();
     attached.send(b"before\n");
     attached.wait_for("before");
     let mut exec =

@@ -127,11 +127,7 @@ fn what_save_wrote_can_be_read_by_others_and_loaded(s: &Session) {
     let skopeo =
         Command::new("skopeo").args(["inspect", &format!("docker-archive:{archive}")]).output().unwrap();
     let text = String::from_utf8_lossy(&skopeo.stdout).into_owned();
-    assert!(
-        skopeo.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&skopeo.stderr)
-    );
+    assert!(skopeo.status.success(), "{text}{}", String::from_utf8_lossy(&skopeo.stderr));
     let manifest = Command::new("tar").args(["-xOf", archive, "manifest.json"]).output().unwrap().stdout;
     let manifest = String::from_utf8_lossy(&manifest).into_owned();
     assert!(manifest.contains(&format!("{image}:latest")), "{manifest}");

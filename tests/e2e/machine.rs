@@ -56,7 +56,7 @@ fn the_first_command_starts_the_daemon_and_many_at_once_start_one() {
         command.wait().ok();
     }
     let root = instance.root().display().to_string();
-    let daemons = hyper_e2e::leftovers::processes(instance.directory());
+    let daemons = instance.processes();
     let daemons: Vec<_> = daemons
         .iter()
         .filter(|p| p.command.split(' ').next().is_some_and(|p| p.ends_with("hyperd")))

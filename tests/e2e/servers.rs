@@ -44,9 +44,7 @@ fn redis_keeps_what_it_is_told(s: &Session) {
 fn postgres_answers_queries(s: &Session) {
     let image = pull(s, "postgres:15");
     let postgres = s.background(&["-m", "512m"], &image, &[]);
-    let ask = |query: &str| {
-        s.run(&["exec", &postgres.name, "psql", "-h", "/tmp", "-Atc", query]).out()
-    };
+    let ask = |query: &str| s.run(&["exec", &postgres.name, "psql", "-h", "/tmp", "-Atc", query]).out();
     wait_until("postgres answers", || ask("select 6 * 7") == "42\n");
     assert_eq!(
         ask("create table t as select generate_series(1, 1000) as n; select sum(n) from t"),

@@ -239,11 +239,16 @@ impl Instance {
         self.hyper(&["version"]).run().ok()
     }
 
+    /// Every process of this engine and its lab.
+    pub fn processes(&self) -> Vec<Process> {
+        leftovers::processes(self.directory.path(), &self.lab.engine)
+    }
+
     /// The processes of this engine other than hyperd and the command lines.
     pub fn pod_processes(&self) -> Vec<Process> {
         let daemon = self.daemon_pid();
         let hyper = self.binaries.hyper().display().to_string();
-        let mut processes = leftovers::processes(self.directory.path());
+        let mut processes = self.processes();
         processes.retain(|process| {
             let program = process.command.split(' ').next().unwrap_or_default();
             Some(process.pid) != daemon
@@ -302,7 +307,7 @@ impl Instance {
             );
             left.extend(self.stop_daemon());
         }
-        for process in leftovers::processes(self.directory.path()) {
+        for process in self.processes() {
             if self.is_harness(&process) {
                 continue;
             }
@@ -312,8 +317,7 @@ impl Instance {
         left.extend(leftovers::tables(&self.lab.engine).into_iter().map(|table| format!("nft {table}")));
         let run = leftovers::files(&self.run_directory()).into_iter();
         left.extend(
-            run.filter(|file| !STAYS.iter().any(|end| file.ends_with(end)))
-                .map(|file| format!("run/{file}")),
+            run.filter(|file| !STAYS.iter().any(|end| file.ends_with(end))).map(|file| format!("run/{file}")),
         );
         let root = leftovers::files(&self.root()).into_iter();
         left.extend(root.filter(|file| is_temporary(file)).map(|file| format!("root/{file}")));
@@ -365,9 +369,12 @@ impl Instance {
     }
 
     fn kill_everything(&self) {
+        if self.dockerd.is_some() {
+            return;
+        }
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let mut processes = leftovers::processes(self.directory.path());
+            let mut processes = self.processes();
             processes.retain(|process| !self.is_harness(process));
             if processes.is_empty() || Instant::now() > deadline {
                 return;

@@ -16,26 +16,33 @@ pub struct Process {
     pub command: String,
 }
 
-/// Every process that has `directory` in its command line or environment;
-/// zombies do not count.
-pub fn processes(directory: &Path) -> Vec<Process> {
+/// Every process that has `directory` in its command line or environment, or
+/// lives in one of the engine's namespaces; a VMM may have neither words nor
+/// environment of its engine. Zombies and the namespaces' holder do not count.
+pub fn processes(directory: &Path, engine: &Namespace) -> Vec<Process> {
     let mark = directory.as_os_str().as_bytes();
-    let own = std::process::id();
+    let namespace = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+    let holder = engine.pid().to_string();
+    let (net, mnt) = (namespace(&holder, "net"), namespace(&holder, "mnt"));
+    let own = std::process::id().to_string();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if u32::try_from(pid) == Ok(own) {
-            continue;
-        }
-        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(pid) = name.parse::<i32>() else { continue };
+        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
         let (command, environment) = (read("cmdline"), read("environ"));
-        if command.is_empty() || (find(&command, mark).is_none() && find(&environment, mark).is_none()) {
+        if name == own || name == holder || command.is_empty() {
             continue;
         }
-        let shown = String::from_utf8_lossy(&command).replace('\0', " ");
-        found.push(Process { pid, command: shown.chars().take(300).collect() });
+        let named = find(&command, mark).is_some() || find(&environment, mark).is_some();
+        let inside = || {
+            (net.is_some() && namespace(&name, "net") == net)
+                || (mnt.is_some() && namespace(&name, "mnt") == mnt)
+        };
+        if named || inside() {
+            let shown = String::from_utf8_lossy(&command).replace('\0', " ");
+            found.push(Process { pid, command: shown.chars().take(300).collect() });
+        }
     }
     found
 }

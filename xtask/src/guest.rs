@@ -1,17 +1,29 @@
 //! `cargo xtask guest`: kernel and initramfs, beside the release binaries.
 
-use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{initramfs, kernel, project};
 
 /// Puts both artefacts into `guest/` below the directory of the release binaries.
 pub fn run() -> Result<()> {
-    let directory = project::release().join("guest");
-    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-    kernel::install(&directory.join("vmlinux"))?;
-    initramfs::build(&directory.join("initramfs.cpio"))?;
-    println!("{}", directory.display());
+    install_kernel()?;
+    install_initramfs()?;
+    println!("{}", directory().display());
     Ok(())
+}
+
+/// Puts the kernel there.
+pub fn install_kernel() -> Result<()> {
+    kernel::install(&directory().join("vmlinux"))
+}
+
+/// Puts the initramfs there.
+pub fn install_initramfs() -> Result<()> {
+    initramfs::build(&directory().join("initramfs.cpio"))
+}
+
+fn directory() -> PathBuf {
+    project::release().join("guest")
 }

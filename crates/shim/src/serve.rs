@@ -25,7 +25,7 @@ const LAST_TURNS: usize = 64;
 /// How often clients that are still attached are looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a shim waits for its first request that says what it is for.
-const UNCONFIGURED: Duration = Duration::from_secs(120);
+const UNCONFIGURED: Duration = Duration::from_secs(30);
 /// How long clients that are still attached may take to read what is meant for them.
 const LAST_CLIENTS: Duration = Duration::from_secs(10);
 

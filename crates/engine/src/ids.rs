@@ -45,6 +45,15 @@ pub(crate) fn pod_id() -> String {
     random_hex(POD_ID_BYTES)
 }
 
+/// An id that follows from a text: the same each time, 64 hexadecimal digits.
+pub fn derived_id(text: &str) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(text.as_bytes()).iter().fold(String::new(), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}
+
 /// The first digits of an id.
 pub fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)

@@ -51,8 +51,8 @@ pub struct ContainerInfo {
     pub execs: Vec<String>,
     /// Bytes that the writable layer takes on disk, and those of the image; where asked for.
     pub sizes: Option<(u64, u64)>,
-    /// Name of the default network.
-    pub bridge: String,
+    /// Id of the network it is in.
+    pub network_id: String,
 }
 
 impl ContainerInfo {
@@ -127,6 +127,17 @@ impl Engine {
         Ok(infos)
     }
 
+    /// The id of one of the instance's networks (`bridge`, `none`).
+    pub fn network_id(&self, name: &str) -> String {
+        crate::ids::derived_id(&format!("network {name} of {}", self.shared.id))
+    }
+
+    /// Subnet and gateway of the default network, once it was used.
+    pub fn bridge_subnet(&self) -> Option<(String, String)> {
+        let network = self.shared.open_network()?;
+        Some((network.subnet().trunc().to_string(), network.gateway().addr().to_string()))
+    }
+
     fn info(
         &self,
         record: ContainerRecord,
@@ -145,14 +156,16 @@ impl Engine {
             crate::options::LogOptions::None => None,
             crate::options::LogOptions::JsonFile { .. } => Some(self.places().log(&record.id)),
         };
+        let network_id =
+            self.network_id(if record.options.network == NetworkMode::None { "none" } else { "bridge" });
         Ok(ContainerInfo {
+            network_id,
             execs: self.exec_ids(&record.id),
             record,
             pod,
             image_name,
             log,
             sizes,
-            bridge: "bridge".to_owned(),
         })
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use hyper::header::{HeaderValue, SERVER};
 use hyper::{Method, StatusCode};
 
-use crate::api::{attach, container, create, events, exec, image, inspect, logs, pod, stats, system};
+use crate::api::{
+    attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats, system,
+};
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
 
@@ -132,17 +134,17 @@ async fn execs(call: Call, method: &Method, id: &str, verb: &str) -> Result {
 async fn images(call: Call, method: &Method, path: &[&str]) -> Result {
     match (method.as_str(), path) {
         ("GET", ["json"]) => image::list(call).await,
-        ("POST", ["create"]) => image::pull_or_import(call).await,
-        ("POST", ["load"]) => image::load(call).await,
+        ("POST", ["create"]) => image_transfer::pull_or_import(call).await,
+        ("POST", ["load"]) => image_transfer::load(call).await,
         ("GET", ["get"]) => {
             let names = call.query.all("names");
-            image::save(call, names).await
+            image_transfer::save(call, names).await
         }
         ("POST", ["prune"]) => image::prune(call).await,
         ("GET", ["search"]) => later("searching registries"),
         ("GET", [name @ .., "json"]) => image::inspect(call, &name.join("/")).await,
         ("GET", [name @ .., "history"]) => image::history(call, &name.join("/")).await,
-        ("GET", [name @ .., "get"]) => image::save(call, vec![name.join("/")]).await,
+        ("GET", [name @ .., "get"]) => image_transfer::save(call, vec![name.join("/")]).await,
         ("POST", [name @ .., "tag"]) => image::tag(call, &name.join("/")).await,
         ("POST", [_, .., "push"]) => later("pushing images"),
         ("DELETE", name) if !name.is_empty() => image::remove(call, &name.join("/")).await,

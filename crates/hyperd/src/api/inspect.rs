@@ -339,7 +339,7 @@ fn endpoint(info: &ContainerInfo) -> Value {
         "MacAddress": text(endpoint.map(|endpoint| endpoint.mac.to_string())),
         "DriverOpts": null,
         "NetworkID": network_id(info),
-        "EndpointID": text(endpoint.map(|endpoint| format!("{}-{}", endpoint.pod, endpoint.tap))),
+        "EndpointID": text(endpoint.map(endpoint_id)),
         "Gateway": text(endpoint.map(|endpoint| endpoint.gateway.to_string())),
         "IPAddress": text(endpoint.map(|endpoint| endpoint.address.addr().to_string())),
         "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.address.prefix_len()),
@@ -350,8 +350,13 @@ fn endpoint(info: &ContainerInfo) -> Value {
     })
 }
 
+/// The id of a pod's place in the network.
+pub(super) fn endpoint_id(endpoint: &hyper_engine::Endpoint) -> String {
+    hyper_engine::derived_id(&format!("endpoint {} of {}", endpoint.tap, endpoint.pod))
+}
+
 fn network_id(info: &ContainerInfo) -> String {
-    if info.endpoint().is_some() { info.bridge.clone() } else { String::new() }
+    if info.endpoint().is_some() { info.network_id.clone() } else { String::new() }
 }
 
 fn network_settings(info: &ContainerInfo) -> Value {

@@ -9,6 +9,7 @@ pub(crate) mod create_host;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
+pub(crate) mod image_transfer;
 pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod pod;

@@ -229,25 +229,46 @@ pub(crate) fn no_volumes() -> Result {
     ok(&json!({"Volumes": [], "Warnings": null}))
 }
 
-fn network_value(name: &str) -> Value {
-    let driver = if name == "none" { "null" } else { "bridge" };
-    json!({
+/// A network with the containers that run in it.
+async fn network_value(call: &Call, name: &str) -> Result<Value> {
+    let engine = &call.app.engine;
+    let mut containers = serde_json::Map::new();
+    let mut ipam = Vec::new();
+    if name == "bridge" {
+        for info in engine.list(&ListQuery::default()).await? {
+            let Some(endpoint) = info.endpoint() else { continue };
+            containers.insert(
+                info.record.id.clone(),
+                json!({
+                    "Name": info.record.name,
+                    "EndpointID": super::inspect::endpoint_id(endpoint),
+                    "MacAddress": endpoint.mac.to_string(),
+                    "IPv4Address": endpoint.address.to_string(),
+                    "IPv6Address": "",
+                }),
+            );
+        }
+        ipam.extend(
+            engine.bridge_subnet().map(|(subnet, gateway)| json!({"Subnet": subnet, "Gateway": gateway})),
+        );
+    }
+    Ok(json!({
         "Name": name,
-        "Id": name,
+        "Id": engine.network_id(name),
         "Created": Timestamp::NEVER,
         "Scope": "local",
-        "Driver": driver,
+        "Driver": if name == "none" { "null" } else { "bridge" },
         "EnableIPv6": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": []},
+        "IPAM": {"Driver": "default", "Options": null, "Config": ipam},
         "Internal": false,
         "Attachable": false,
         "Ingress": false,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": false,
-        "Containers": {},
+        "Containers": containers,
         "Options": {},
         "Labels": {},
-    })
+    }))
 }
 
 /// The two networks that there are.
@@ -256,15 +277,32 @@ pub(crate) async fn networks(call: &Call) -> Result {
         call.query.get("filters"),
         &["name", "id", "driver", "label", "scope", "type", "dangling"],
     )?;
-    let names = ["bridge", "none"].into_iter().filter(|name| {
-        filters.any("name", &|wanted| name.contains(wanted)) && filters.any("id", &|wanted| *name == wanted)
-    });
-    ok(&names.map(network_value).collect::<Vec<_>>())
+    let nothing = BTreeMap::new();
+    let mut values = Vec::new();
+    for name in ["bridge", "none"] {
+        let value = network_value(call, name).await?;
+        let field = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let fits = filters.any("name", &|wanted| name.contains(wanted))
+            && filters.any("id", &|wanted| field("Id").starts_with(wanted))
+            && filters.any("driver", &|wanted| field("Driver") == wanted)
+            && filters.any("scope", &|wanted| wanted == "local")
+            && filters.any("type", &|wanted| wanted == "builtin")
+            && filters.boolean("dangling")? != Some(true)
+            && filters.matches_labels(&nothing);
+        if fits {
+            values.push(value);
+        }
+    }
+    ok(&values)
 }
 
-pub(crate) async fn network(_call: &Call, name: &str) -> Result {
-    match name {
-        "bridge" | "none" => ok(&network_value(name)),
-        other => Err(ApiError::new(hyper::StatusCode::NOT_FOUND, format!("network {other} not found"))),
+pub(crate) async fn network(call: &Call, name: &str) -> Result {
+    let engine = &call.app.engine;
+    let known = ["bridge", "none"]
+        .into_iter()
+        .find(|known| *known == name || (name.len() >= 12 && engine.network_id(known).starts_with(name)));
+    match known {
+        Some(name) => ok(&network_value(call, name).await?),
+        None => Err(ApiError::new(hyper::StatusCode::NOT_FOUND, format!("network {name} not found"))),
     }
 }

@@ -1,0 +1,333 @@
+//! Images on their way: pulling, importing, loading, saving.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_engine::EngineError;
+use hyper_engine::image::{Auth, ImportRequest, LayerStep, Platform, Progress, Reference};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::image::get;
+use crate::http::{ApiError, Reply, Result, Sender};
+use crate::route::Call;
+
+/// Progress messages that may wait for a slow client before superfluous ones are left out.
+const PROGRESS_BACKLOG: usize = 256;
+
+/// Most bytes of the header with a registry's credentials.
+const AUTH_MAX: usize = 64 << 10;
+
+/// Pieces of an upload that may wait for the store.
+const UPLOAD_BACKLOG: usize = 8;
+
+pub(crate) async fn pull_or_import(call: Call) -> Result {
+    let source = call.query.get("fromSrc").to_owned();
+    match source.as_str() {
+        "" => pull(call).await,
+        "-" => import(call).await,
+        _ => Err(ApiError::unsupported("importing from a URL is not supported: send the tar (fromSrc=-)")),
+    }
+}
+
+fn platform(call: &Call) -> Result<Option<Platform>> {
+    match call.query.get("platform") {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error: hyper_engine::image::ParsePlatformError| ApiError::invalid(error.to_string())),
+    }
+}
+
+async fn pull(call: Call) -> Result {
+    let (name, tag) = (call.query.get("fromImage").to_owned(), call.query.get("tag").to_owned());
+    let name = match tag.as_str() {
+        "" => name,
+        tag if tag.starts_with("sha256:") => format!("{name}@{tag}"),
+        tag => format!("{name}:{tag}"),
+    };
+    let reference = Reference::parse(&name).map_err(EngineError::from)?;
+    let (platform, auth) = (platform(&call)?, registry_auth(&call)?);
+    let engine = call.app.engine.clone();
+    let (teller, told) = teller();
+    let work = async move {
+        let progress = move |event: Progress| teller.tell(event);
+        let outcome = engine.images().pull(&reference, platform, auth, progress).await?;
+        engine.image_event("pull", &reference.to_string(), &reference.to_string());
+        tracing::info!(image = %reference, id = %outcome.image_id, "pulled");
+        Ok(())
+    };
+    progress_reply(told, work).await
+}
+
+/// Tells a client how work on images goes on. Those messages that the next of their kind makes useless are left out while
+/// the client is slow; the others are few.
+#[derive(Clone)]
+struct Teller {
+    sender: mpsc::UnboundedSender<Progress>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What a [`Teller`] tells.
+struct Told {
+    receiver: mpsc::UnboundedReceiver<Progress>,
+    waiting: Arc<AtomicUsize>,
+}
+
+fn teller() -> (Teller, Told) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (Teller { sender, waiting: waiting.clone() }, Told { receiver, waiting })
+}
+
+impl Teller {
+    fn tell(&self, event: Progress) {
+        let superseded = matches!(
+            &event,
+            Progress::Layer {
+                step: LayerStep::Downloading { .. }
+                    | LayerStep::Extracting { .. }
+                    | LayerStep::Loading { .. },
+                ..
+            }
+        );
+        if superseded && self.waiting.load(Ordering::Relaxed) > PROGRESS_BACKLOG {
+            return;
+        }
+        if self.sender.send(event).is_ok() {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Told {
+    async fn next(&mut self) -> Option<Progress> {
+        let event = self.receiver.recv().await?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(event)
+    }
+}
+
+/// Credentials that the client sends along.
+fn registry_auth(call: &Call) -> Result<Option<Auth>> {
+    let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(None) };
+    let invalid = || ApiError::invalid("invalid X-Registry-Auth header: it must be base64 of a JSON object");
+    let text = header.to_str().map_err(|_| invalid())?.trim_end_matches('=');
+    if text.is_empty() || text.len() > AUTH_MAX {
+        return if text.is_empty() { Ok(None) } else { Err(invalid()) };
+    }
+    let alphabet = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let plain = base64::engine::general_purpose::STANDARD_NO_PAD;
+    let decoded = alphabet.decode(text).or_else(|_| plain.decode(text)).map_err(|_| invalid())?;
+    let fields: Value = serde_json::from_slice(&decoded).map_err(|_| invalid())?;
+    let field = |name: &str| {
+        fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    if let Some(token) = field("identitytoken") {
+        return Ok(Some(Auth::IdentityToken(token)));
+    }
+    if let Some(token) = field("registrytoken") {
+        return Ok(Some(Auth::RegistryToken(token)));
+    }
+    if let Some(username) = field("username") {
+        return Ok(Some(Auth::Basic { username, password: field("password").unwrap_or_default() }));
+    }
+    let Some(both) = field("auth") else { return Ok(None) };
+    let both = base64::engine::general_purpose::STANDARD.decode(both).map_err(|_| invalid())?;
+    let both = String::from_utf8(both).map_err(|_| invalid())?;
+    let (username, password) = both.split_once(':').ok_or_else(invalid)?;
+    Ok(Some(Auth::Basic { username: username.to_owned(), password: password.to_owned() }))
+}
+
+/// Streams progress while `work` goes on. A failure before the first message has a status of its own, a later one is
+/// told in the stream, as docker does. Work of a client that went away is given up.
+async fn progress_reply(
+    mut progress: Told,
+    work: impl Future<Output = hyper_engine::Result<()>> + Send + 'static,
+) -> Result {
+    let mut work = Box::pin(work);
+    let first = tokio::select! {
+        biased;
+        event = progress.next() => event,
+        result = &mut work => {
+            result?;
+            let (sender, reply) = crate::http::stream("application/json");
+            tokio::spawn(async move {
+                while let Some(event) = progress.next().await {
+                    if sender.send_json(&event.to_json()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            return Ok(reply);
+        }
+    };
+    let (sender, reply) = crate::http::stream("application/json");
+    tokio::spawn(async move {
+        // The work has the other end of the progress: when it is done, both are.
+        let both = async { tokio::join!(work, forward(&sender, first, progress)) };
+        let result = tokio::select! {
+            (result, ()) = both => result,
+            () = sender.closed() => {
+                tracing::debug!("a client went away in the middle of a pull or load");
+                return;
+            }
+        };
+        if let Err(error) = result {
+            let text = error.report();
+            let _ = sender.send_json(&json!({"errorDetail": {"message": text}, "error": text})).await;
+        }
+    });
+    Ok(reply)
+}
+
+async fn forward(sender: &Sender, first: Option<Progress>, mut progress: Told) {
+    let mut next = first;
+    while let Some(event) = next {
+        if sender.send_json(&event.to_json()).await.is_err() {
+            return;
+        }
+        next = progress.next().await;
+    }
+}
+
+/// A request's body as something to read from where blocking is allowed.
+struct Upload {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Upload {
+    fn of(mut body: Incoming) -> Self {
+        let (sender, pieces) = mpsc::channel(UPLOAD_BACKLOG);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let piece = match frame {
+                    Ok(frame) => match frame.into_data() {
+                        Ok(data) => Ok(data),
+                        Err(_) => continue,
+                    },
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                let broken = piece.is_err();
+                if sender.send(piece).await.is_err() || broken {
+                    return;
+                }
+            }
+        });
+        Self { pieces, current: Bytes::new() }
+    }
+}
+
+impl Read for Upload {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        buffer[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+async fn import(call: Call) -> Result {
+    let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
+    let reference = match (repository, tag) {
+        ("", _) => None,
+        (repository, "") => Some(Reference::parse(repository).map_err(EngineError::from)?),
+        (repository, tag) => {
+            Some(Reference::parse(&format!("{repository}:{tag}")).map_err(EngineError::from)?)
+        }
+    };
+    let message = call.query.get("message");
+    let request = ImportRequest {
+        reference,
+        changes: call.query.all("changes"),
+        message: (!message.is_empty()).then(|| message.to_owned()),
+        platform: platform(&call)?,
+    };
+    let engine = call.app.engine.clone();
+    let upload = Upload::of(call.request.into_body());
+    let (teller, told) = teller();
+    let work = async move {
+        let joined = tokio::task::spawn_blocking(move || {
+            let progress = |event: Progress| teller.tell(event);
+            let id = engine.images().import(upload, &request, &progress)?;
+            engine.image_event("import", &id.to_string(), &id.to_string());
+            Ok(())
+        });
+        joined.await.map_err(|error| EngineError::system("the import ended early", error))?
+    };
+    progress_reply(told, work).await
+}
+
+pub(crate) async fn load(call: Call) -> Result {
+    let quiet = call.query.bool("quiet");
+    let engine = call.app.engine.clone();
+    let upload = Upload::of(call.request.into_body());
+    let (teller, told) = teller();
+    let work = async move {
+        let joined = tokio::task::spawn_blocking(move || {
+            let progress = |event: Progress| match event {
+                Progress::Layer { .. } if quiet => {}
+                event => teller.tell(event),
+            };
+            for image in engine.images().load(upload, &progress)? {
+                engine.image_event("load", &image.id.to_string(), &image.id.to_string());
+            }
+            Ok(())
+        });
+        joined.await.map_err(|error| EngineError::system("the load ended early", error))?
+    };
+    progress_reply(told, work).await
+}
+
+/// Something to write to where blocking is allowed, whose bytes are a reply's body.
+struct Download(Sender);
+
+impl Write for Download {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Bytes::copy_from_slice(bytes))
+            .map(|()| bytes.len())
+            .map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) async fn save(call: Call, names: Vec<String>) -> Result {
+    let names: Vec<String> = names
+        .iter()
+        .flat_map(|names| names.split(','))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if names.is_empty() {
+        return Err(ApiError::invalid("no image named"));
+    }
+    let engine = call.app.engine.clone();
+    for name in &names {
+        get(&engine, name).await?;
+    }
+    let (sender, reply): (Sender, Reply) = crate::http::stream("application/x-tar");
+    tokio::task::spawn_blocking(move || {
+        let writer = io::BufWriter::with_capacity(256 << 10, Download(sender));
+        if let Err(error) = engine.images().save(&names, writer) {
+            tracing::warn!(error = %EngineError::from(error).report(), "cannot save images");
+        }
+    });
+    Ok(reply)
+}

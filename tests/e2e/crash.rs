@@ -31,22 +31,23 @@ fn no_container_log_line_or_exit_status_is_lost_with_the_daemon() {
     let hyper = |arguments: &[&str]| engine.hyper(arguments).run();
     let count = "n=0; while [ $n -lt 60 ]; do n=$((n + 1)); echo line $n; sleep 0.1; done; exit 7";
     hyper(&["run", "-d", "--name", "counts", "busybox:latest", "sh", "-c", count]).ok();
-    hyper(&["run", "-d", "--name", "ends", "busybox:latest", "sh", "-c", "sleep 2; exit 9"]).ok();
     hyper(&["run", "-d", "--name", "stays", "busybox:latest", "sleep", "1000"]).ok();
     hyper(&["run", "-d", "-i", "--name", "attached", "busybox:latest", "cat"]).ok();
     let mut attached = engine.hyper(&["attach", "attached"]).spawn();
     attached.send(b"before\n");
     attached.wait_for("before");
     let mut exec =
-        engine.hyper(&["exec", "stays", "sh", "-c", "echo in exec; sleep 3; echo done >/tmp/done"]).spawn();
+        engine.hyper(&["exec", "stays", "sh", "-c", "echo in exec; sleep 10; echo done >/tmp/done"]).spawn();
     exec.wait_for("in exec");
     let mut following = engine.hyper(&["logs", "-f", "counts"]).spawn();
     following.wait_for("line 3");
 
+    hyper(&["run", "-d", "--name", "ends", "busybox:latest", "sh", "-c", "sleep 3; exit 9"]).ok();
     engine.kill_daemon();
     // Every command that hung on the daemon ends, with an error.
     for command in [&mut attached, &mut exec, &mut following] {
-        assert_ne!(command.wait_within(Duration::from_secs(30)).code, 0);
+        let output = command.wait_within(Duration::from_secs(30));
+        assert_ne!(output.code, 0, "{output}");
     }
     // The container whose exit nobody heard has ended before the daemon is back.
     wait_until("the exit is on record", || {

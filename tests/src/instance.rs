@@ -1,6 +1,7 @@
 //! A private engine and its command lines.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +18,9 @@ use crate::pty::Terminal;
 
 /// How long hyperd may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How long traces of removed containers may still be seen.
-const SETTLE: Duration = Duration::from_secs(15);
+/// How long traces of removed containers may still be seen: a shim whose daemon
+/// was killed while it started gives up by itself after 30 s.
+const SETTLE: Duration = Duration::from_secs(45);
 
 /// What may stay in the runtime directory: logs, locks, the directory of pods,
 /// and what was found out about the machine.
@@ -231,7 +233,9 @@ impl Instance {
     pub fn kill_daemon(&self) {
         let pid = self.daemon_pid().expect("hyperd runs and wrote its process number");
         kill(pid, Signal::KILL);
-        wait_until("hyperd is gone", || !alive(pid));
+        // The first thread can be a zombie while others still hold the socket.
+        let socket = self.run_directory().join("hyper.sock");
+        wait_until("hyperd is gone", || !alive(pid) && UnixStream::connect(&socket).is_err());
     }
 
     /// Starts hyperd if it does not run.

@@ -29,7 +29,7 @@ fn engine() -> Instance {
 fn no_container_log_line_or_exit_status_is_lost_with_the_daemon() {
     let engine = engine();
     let hyper = |arguments: &[&str]| engine.hyper(arguments).run();
-    let count = "n=0; while [ $n -lt 60 ]; do n=$((n + 1)); echo line $n; sleep 0.1; done; exit 7";
+    let count = "n=0; while [ $n -lt 200 ]; do n=$((n + 1)); echo line $n; sleep 0.1; done; exit 7";
     hyper(&["run", "-d", "--name", "counts", "busybox:latest", "sh", "-c", count]).ok();
     hyper(&["run", "-d", "--name", "stays", "busybox:latest", "sleep", "1000"]).ok();
     hyper(&["run", "-d", "-i", "--name", "attached", "busybox:latest", "cat"]).ok();
@@ -56,7 +56,7 @@ fn no_container_log_line_or_exit_status_is_lost_with_the_daemon() {
     engine.start_daemon();
     hyper(&["wait", "ends"]).ok().prints("9\n");
     hyper(&["wait", "counts"]).ok().prints("7\n");
-    let expected: String = (1..=60).map(|n| format!("line {n}\n")).collect();
+    let expected: String = (1..=200).map(|n| format!("line {n}\n")).collect();
     hyper(&["logs", "counts"]).ok().prints(&expected);
     hyper(&["exec", "stays", "sh", "-c", "until cat /tmp/done; do sleep 0.1; done"]).ok().prints("done\n");
     let mut again = engine.hyper(&["attach", "attached"]).spawn();

@@ -15,6 +15,7 @@ usage: hyperd [OPTIONS]
   --run DIR                 sockets and pids (HYPER_RUN, default /run/hyper)
   -H, --host unix://PATH    where to listen (HYPER_HOST, default unix://RUN/hyper.sock)
   --guest DIR               guest kernel and initramfs (HYPER_GUEST)
+  --shim PATH               the shim, instead of the one beside hyperd or in PATH (HYPER_SHIM)
   --storage-size SIZE       writable layer of a container (HYPER_STORAGE_SIZE, default 20G, sparse)
   --insecure-registry HOST  plain HTTP or an unknown certificate is accepted (repeatable)
   --registry-mirror URL     asked before docker.io (repeatable)
@@ -29,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) run: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) guest: Option<PathBuf>,
+    pub(crate) shim: Option<PathBuf>,
     pub(crate) storage_size: u64,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) mirrors: Vec<String>,
@@ -54,7 +56,8 @@ impl Config {
     ) -> anyhow::Result<Command> {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let (mut root, mut run, mut host) = (env("HYPER_ROOT"), env("HYPER_RUN"), env("HYPER_HOST"));
-        let (mut guest, mut storage) = (env("HYPER_GUEST"), env("HYPER_STORAGE_SIZE"));
+        let (mut guest, mut shim) = (env("HYPER_GUEST"), env("HYPER_SHIM"));
+        let mut storage = env("HYPER_STORAGE_SIZE");
         let (mut insecure_registries, mut mirrors) = (Vec::new(), Vec::new());
         let mut debug = env("HYPER_DEBUG").is_some_and(|value| value != "0");
         let mut args = args.into_iter();
@@ -70,6 +73,7 @@ impl Config {
                 "--run" => run = Some(value()?),
                 "-H" | "--host" => host = Some(value()?),
                 "--guest" => guest = Some(value()?),
+                "--shim" => shim = Some(value()?),
                 "--storage-size" => storage = Some(value()?),
                 "--insecure-registry" => insecure_registries.push(value()?),
                 "--registry-mirror" => mirrors.push(value()?),
@@ -99,6 +103,7 @@ impl Config {
             run,
             socket,
             guest: guest.map(PathBuf::from),
+            shim: shim.map(PathBuf::from),
             storage_size,
             insecure_registries,
             mirrors,

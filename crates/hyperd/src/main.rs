@@ -84,6 +84,6 @@ fn engine_config(config: &Config) -> EngineConfig {
         registries,
         network: NetworkConfig::default(),
         storage_size: config.storage_size,
-        shim: None,
+        shim: config.shim.clone(),
     }
 }

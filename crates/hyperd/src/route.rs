@@ -1,7 +1,9 @@
 //! Which handler answers which request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use hyper::header::{HeaderValue, SERVER};
 use hyper::{Method, StatusCode};
 
@@ -16,6 +18,12 @@ pub(crate) const API_VERSION: &str = "1.47";
 
 /// The oldest version that clients may ask for.
 pub(crate) const MIN_API_VERSION: &str = "1.24";
+
+/// Most bytes of a body that nobody reads.
+const DISCARDED_MAX: usize = 1 << 20;
+
+/// How long a client may take to send them.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a handler gets.
 pub(crate) struct Call {
@@ -58,6 +66,10 @@ async fn dispatch(app: Arc<App>, request: Request) -> Result {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = Query::parse(request.uri().query());
     let method = request.method().clone();
+    let mut request = request;
+    if !takes_body(&segments) {
+        discard_body(&mut request).await;
+    }
     let call = Call { app, request, query, version };
     match segments.as_slice() {
         ["containers", rest @ ..] => containers(call, &method, rest).await,
@@ -66,6 +78,32 @@ async fn dispatch(app: Arc<App>, request: Request) -> Result {
         ["hyper", rest @ ..] => own(call, &method, rest).await,
         rest => others(call, &method, rest).await,
     }
+}
+
+/// Whether the handler reads the request's body.
+fn takes_body(path: &[&str]) -> bool {
+    matches!(
+        path,
+        ["containers", "create"]
+            | ["containers", _, "start" | "exec"]
+            | ["exec", _, "start"]
+            | ["images", "create" | "load"]
+            | ["hyper", "pods"]
+    )
+}
+
+/// Takes what a client sends without need: a connection closed with bytes unread would take the reply with it.
+async fn discard_body(request: &mut Request) {
+    let read = async {
+        let mut left = DISCARDED_MAX;
+        while let Some(Ok(frame)) = request.body_mut().frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, read).await;
 }
 
 /// Takes `/v1.NN` off a path.

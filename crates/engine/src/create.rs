@@ -105,6 +105,7 @@ impl Engine {
         image: &Image,
     ) -> Result<()> {
         let created = Timestamp::now();
+        let _membership = self.shared.membership.lock().await;
         let place = self.place(id, &mut options, created)?;
         let (pod_id, pod_options) = match &place {
             Place::Existing(pod) => (pod.id.clone(), pod.record().options),

@@ -3,6 +3,7 @@
 //! One SQLite file, write-ahead log, every commit synced: what a request was told to be done is still so
 //! after a crash. Memory holds the same records; the database is written first.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -69,7 +70,15 @@ impl Setting {
 }
 
 fn failed(action: &str) -> impl FnOnce(rusqlite::Error) -> EngineError + '_ {
-    move |error| EngineError::system(format!("state database: cannot {action}"), error)
+    move |error| {
+        let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        let error = EngineError::system(format!("state database: cannot {action}"), error);
+        if full {
+            error.with_hint("the disk is full: remove images or containers, or enlarge it")
+        } else {
+            error
+        }
+    }
 }
 
 impl Db {
@@ -78,6 +87,10 @@ impl Db {
     /// # Errors
     /// The file cannot be opened, is damaged, or was written by a newer version.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        // Environments and commands of containers hold secrets. SQLite gives its other files the same mode.
+        std::fs::File::options().create(true).append(true).mode(0o600).open(path).map_err(|error| {
+            EngineError::system(format!("cannot open state database {}", path.display()), error)
+        })?;
         let open = |path: &Path| -> rusqlite::Result<Connection> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -376,6 +389,8 @@ mod tests {
         db.rename(&container().id, "web2").await.unwrap();
         db.set_setting(Setting::Subnet, "172.30.0.1/16").unwrap();
         drop(db);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
         let db = Db::open(&path).unwrap();
         let (pods, containers) = db.load().unwrap();
         assert_eq!(pods, [pod()]);

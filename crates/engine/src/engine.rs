@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) images: Store,
     pub(crate) registry: Registry,
     pub(crate) layers: Layers,
+    /// Held while containers enter and leave pods for good, and pods come and go.
+    pub(crate) membership: tokio::sync::Mutex<()>,
     pub(crate) events: Events,
     pub(crate) execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) id: String,
@@ -156,6 +158,7 @@ impl Shared {
         let accelerator = db.setting(Setting::Accelerator)?;
         Ok(Self {
             layers: Layers::new(config.places.cache()),
+            membership: tokio::sync::Mutex::default(),
             config,
             db,
             images,

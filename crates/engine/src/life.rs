@@ -404,6 +404,7 @@ impl Engine {
             return Err(EngineError::system(format!("cannot remove {}", directory.display()), source));
         }
         let record = container.record();
+        let _membership = self.shared.membership.lock().await;
         let pod = self.shared.registry.pod(&record.pod).ok();
         let last = self.shared.registry.in_pod(&record.pod).len() <= 1;
         let ends = pod.filter(|pod| last && !pod.lock().explicit);

@@ -133,7 +133,7 @@ impl Places {
             .with_hint("choose a shorter HYPER_RUN"));
         }
         for (dir, mode) in [
-            (self.root.clone(), 0o711),
+            (self.root.clone(), 0o700),
             (self.root.join("containers"), 0o700),
             (self.cache(), 0o700),
             (self.run.clone(), 0o711),

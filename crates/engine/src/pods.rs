@@ -88,19 +88,14 @@ impl Engine {
             endpoint: None,
             up: false,
         };
+        let _membership = self.shared.membership.lock().await;
         if self.shared.registry.pod_named(&request.name).is_some() {
             return Err(EngineError::conflict(format!(
                 "the pod name \"{}\" is already in use",
                 request.name
             )));
         }
-        self.shared.db.put_pod(record.clone()).await.map_err(|error| match error.report() {
-            // Two requests at once: the database decides.
-            text if text.contains("UNIQUE") => {
-                EngineError::conflict(format!("the pod name \"{}\" is already in use", request.name))
-            }
-            _ => error,
-        })?;
+        self.shared.db.put_pod(record.clone()).await?;
         let id = record.id.clone();
         self.shared.registry.add_pod(Pod::new(record));
         self.shared.pod_event(&id, Some(&request.name), "create");
@@ -171,8 +166,14 @@ impl Engine {
         }
         let mut vm = pod.vm.lock().await;
         self.shared.end_vm(&pod, &mut vm).await;
+        let _membership = self.shared.membership.lock().await;
         // A pod that was not made by name went with its last container.
         if self.shared.registry.pod(&pod.id).is_ok() {
+            if !self.shared.registry.in_pod(&pod.id).is_empty() {
+                return Err(EngineError::conflict(format!(
+                    "cannot remove pod {reference}: a container has come into it"
+                )));
+            }
             self.shared.db.remove_pod(&pod.id).await?;
             self.shared.registry.remove_pod(&pod.id);
             let name = pod.lock().name.clone();

@@ -18,6 +18,14 @@ use crate::{names, podsock, spec};
 /// Exit code of a container whose start failed for another reason than its program: docker's.
 const START_FAILED: i64 = 128;
 
+/// A container on its way into a pod.
+struct Place<'a> {
+    container: &'a Arc<Container>,
+    record: &'a ContainerRecord,
+    pod: &'a Arc<Pod>,
+    shim: &'a Arc<Shim>,
+}
+
 impl Engine {
     /// Starts a container: its pod's VM if there is none yet, then its first process.
     ///
@@ -85,7 +93,8 @@ impl Engine {
         let all = starting.and(prepared).and_then(|()| Ok((entered?, image?)));
         let run = match all {
             Ok((shim, image)) => {
-                let run = self.run_in(container, &record, &pod, &shim, &image, writable, &steps).await;
+                let place = Place { container, record: &record, pod: &pod, shim: &shim };
+                let run = self.run_in(place, &image, writable, &steps).await;
                 *container.steps.lock().unwrap_or_else(PoisonError::into_inner) = steps.take();
                 run.map(|()| shim)
             }
@@ -116,17 +125,8 @@ impl Engine {
         Ok(image)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn run_in(
-        &self,
-        container: &Arc<Container>,
-        record: &ContainerRecord,
-        pod: &Arc<Pod>,
-        shim: &Arc<Shim>,
-        image: &Image,
-        writable: PathBuf,
-        steps: &Steps,
-    ) -> Result<()> {
+    async fn run_in(&self, place: Place<'_>, image: &Image, writable: PathBuf, steps: &Steps) -> Result<()> {
+        let Place { container, record, pod, shim } = place;
         let bundle = self.places().container(&record.id);
         let pod_record = pod.record();
         let spec = spec::build(record, &pod_record.options)?;

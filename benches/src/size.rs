@@ -15,10 +15,6 @@ pub fn measure(instance: &Instance, table: &mut Table) {
         processes.iter().find(|process| process.command.contains("containerd-shim")).expect("a shim runs");
     let pss = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.pid)).unwrap(), "Pss:");
     table.bytes("shim, PSS", pss, 8 << 20);
-    let timeline = instance.hyper(&["inspect", "--format", "{{json .Hyper}}", &name]).run().ok().out();
-    let state: serde_json::Value = serde_json::from_str(timeline.trim()).expect("the pod's state");
-    let rss = state["AgentMemory"].as_u64().expect("the agent's resident memory");
-    table.bytes("agent, RSS", rss, 6 << 20);
     let guest = instance.binaries().directory().join("guest");
     let initramfs = fs::metadata(guest.join("initramfs.cpio")).unwrap().len();
     table.bytes("initramfs", initramfs, 4 << 20);

@@ -233,9 +233,11 @@ impl Instance {
     pub fn kill_daemon(&self) {
         let pid = self.daemon_pid().expect("hyperd runs and wrote its process number");
         kill(pid, Signal::KILL);
-        // The first thread can be a zombie while others still hold the socket.
+        // The first thread can be a zombie while others still hold the socket; and a command that is under way
+        // may have started the next daemon already.
         let socket = self.run_directory().join("hyper.sock");
-        wait_until("hyperd is gone", || !alive(pid) && UnixStream::connect(&socket).is_err());
+        let replaced = || self.daemon_pid().is_some_and(|next| next != pid);
+        wait_until("hyperd is gone", || !alive(pid) && (replaced() || UnixStream::connect(&socket).is_err()));
     }
 
     /// Starts hyperd if it does not run.

@@ -1,7 +1,7 @@
 //! A cold start against the same QEMU booted by hand.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use hyper_e2e::Instance;
+use hyper_protocol::hello::{self, Hello, Role};
 
 use crate::table::Table;
 
@@ -54,7 +55,7 @@ fn command_line_of_a_pod(instance: &Instance) -> Vec<String> {
 }
 
 /// Boots QEMU with the same switches, its sockets and console as files in `directory` instead of inherited
-/// descriptors, and returns the time until the guest's init has opened the port of the link.
+/// descriptors, and returns the time until the guest's init answers on the link.
 fn boot(command_line: &[String], directory: &Path) -> Duration {
     let work = tempfile::tempdir_in(directory).unwrap();
     let path = |name: &str| work.path().join(name).display().to_string();
@@ -86,16 +87,16 @@ fn boot(command_line: &[String], directory: &Path) -> Duration {
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
-    wait_for_port(&path("qmp"), start);
+    wait_for_init(&path("link"), start);
     let took = start.elapsed();
     qemu.kill().unwrap();
     qemu.wait().unwrap();
     took
 }
 
-/// Speaks QMP until it tells that the guest has opened a port.
-fn wait_for_port(socket: &str, start: Instant) {
-    let stream = loop {
+/// Greets the guest until its init answers: the host's side of how a session on the link opens.
+fn wait_for_init(socket: &str, start: Instant) {
+    let mut stream = loop {
         match UnixStream::connect(socket) {
             Ok(stream) => break stream,
             Err(error) => assert!(start.elapsed() < LIMIT, "QEMU's socket: {error}"),
@@ -103,12 +104,7 @@ fn wait_for_port(socket: &str, start: Instant) {
         sleep(Duration::from_millis(1));
     };
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    (&stream).write_all(b"{\"execute\":\"qmp_capabilities\"}\n").unwrap();
-    for line in BufReader::new(stream).lines() {
-        let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        if event["event"] == "VSERPORT_CHANGE" && event["data"]["open"] == true {
-            return;
-        }
-    }
-    panic!("QEMU ended before the guest's init was up");
+    let hello = Hello { version: hello::VERSION, role: Role::Host, nonce: [1; 16] };
+    stream.write_all(&hello.encode()).unwrap();
+    stream.read_exact(&mut [0; hello::LENGTH]).expect("the guest's init answers");
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, PodConfig};
 use hyper_vm::qemu::Qemu;
-use hyper_vm::{Hypervisor, Vm, VmConfig, kvm};
+use hyper_vm::{Hypervisor, Start, Vm, VmConfig, kvm};
 
 use crate::error::ShimError;
 use crate::guest::Guest;
@@ -97,6 +97,7 @@ pub async fn launch(
             memory_mib: config.memory_mib,
             nic_slots,
             console_kept: CONSOLE_KEPT,
+            start: Start::Boot,
         })
         .await?;
     for step in &vm.info().steps {

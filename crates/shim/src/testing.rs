@@ -160,6 +160,10 @@ impl Hypervisor for FakeHypervisor {
         };
         Ok(Arc::new(FakeVm { info, guest: self.0.clone() }))
     }
+
+    fn template_kind(&self, _: &VmConfig) -> Option<String> {
+        None
+    }
 }
 
 struct FakeVm {
@@ -218,6 +222,10 @@ impl Vm for FakeVm {
     }
 
     fn pausing(&self) -> Option<&dyn Pausing> {
+        None
+    }
+
+    fn saving(&self) -> Option<&dyn Saving> {
         None
     }
 }

@@ -19,6 +19,50 @@ pub struct Instruction {
     pub operand: u32,
 }
 
+impl Instruction {
+    pub(crate) fn to_kernel(&self) -> libc::sock_filter {
+        libc::sock_filter { code: self.code, jt: self.jump_true, jf: self.jump_false, k: self.operand }
+    }
+}
+
+/// A filter that refuses (`EOPNOTSUPP`) to punch holes into files and allows everything else.
+pub fn without_holes() -> Vec<Instruction> {
+    /// `AUDIT_ARCH_X86_64` of `linux/audit.h`.
+    const ARCH: u32 = 0xc000_003e;
+    // Offsets in `struct seccomp_data`; of the second argument the lower half.
+    const NUMBER_AT: u32 = 0;
+    const ARCH_AT: u32 = 4;
+    const MODE_AT: u32 = 24;
+    let word = |at| Instruction {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jump_true: 0,
+        jump_false: 0,
+        operand: at,
+    };
+    let jump = |how: u32, operand, jump_true, jump_false| Instruction {
+        code: (libc::BPF_JMP | how | libc::BPF_K) as u16,
+        jump_true,
+        jump_false,
+        operand,
+    };
+    let end = |operand| Instruction {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jump_true: 0,
+        jump_false: 0,
+        operand,
+    };
+    vec![
+        word(ARCH_AT),
+        jump(libc::BPF_JEQ, ARCH, 0, 4),
+        word(NUMBER_AT),
+        jump(libc::BPF_JEQ, libc::SYS_fallocate as u32, 0, 2),
+        word(MODE_AT),
+        jump(libc::BPF_JSET, libc::FALLOC_FL_PUNCH_HOLE as u32, 1, 0),
+        end(libc::SECCOMP_RET_ALLOW),
+        end(libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32),
+    ]
+}
+
 /// Installs a filter on the calling thread; it can never be removed. `flags` are `SECCOMP_FILTER_FLAG_*`
 /// other than `NEW_LISTENER`.
 ///
@@ -29,10 +73,7 @@ pub fn install(program: &[Instruction], flags: u64) -> io::Result<()> {
     if program.len() > MAX_INSTRUCTIONS || flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let mut instructions: Vec<libc::sock_filter> = program
-        .iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jump_true, jf: i.jump_false, k: i.operand })
-        .collect();
+    let mut instructions: Vec<libc::sock_filter> = program.iter().map(Instruction::to_kernel).collect();
     let filter = libc::sock_fprog { len: program.len() as u16, filter: instructions.as_mut_ptr() };
     // SAFETY: `filter` points at `len` instructions, which the kernel copies and verifies.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &filter) };

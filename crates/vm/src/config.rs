@@ -50,6 +50,28 @@ pub struct VmConfig {
     pub nic_slots: u32,
     /// Bytes of the guest's console that are kept in `console.log`.
     pub console_kept: u64,
+    /// How it comes up.
+    pub start: Start,
+}
+
+/// How a VM comes up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// From its kernel.
+    Boot,
+    /// From its kernel, to be saved by [`crate::Saving::save`] as a template into this directory, which exists and
+    /// is empty.
+    Template(PathBuf),
+    /// As a copy of the template in this directory, made with the same configuration by the same VMM. Its memory is
+    /// the template's as long as it is not written to; the template stays as it is.
+    Clone(PathBuf),
+}
+
+impl Start {
+    /// The guest's memory, in a template's directory.
+    pub const MEMORY: &'static str = "memory";
+    /// The state of the devices, likewise.
+    pub const STATE: &'static str = "state";
 }
 
 impl VmConfig {

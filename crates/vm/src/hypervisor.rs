@@ -30,6 +30,11 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// See [`LaunchError`]; nothing is left of the VM.
     async fn launch(&self, config: VmConfig) -> Result<Arc<dyn Vm>, LaunchError>;
+
+    /// What a template for VMs of this configuration depends on beside kernel, initial filesystem and the numbers in
+    /// the configuration: VMM, machine, processor, in words. VMs of equal words can be cloned from one template.
+    /// `None` where the driver has no templates.
+    fn template_kind(&self, config: &VmConfig) -> Option<String>;
 }
 
 /// A VM that has been launched. All methods may be called at any time and from several tasks; after the VM has
@@ -81,6 +86,20 @@ pub trait Vm: Send + Sync {
 
     /// The ability to pause, if there is one.
     fn pausing(&self) -> Option<&dyn Pausing>;
+
+    /// The ability to be saved; only of VMs launched to be templates.
+    fn saving(&self) -> Option<&dyn Saving>;
+}
+
+/// Ability to be saved as a template.
+#[async_trait]
+pub trait Saving: Send + Sync {
+    /// Stops the guest where it is and writes the rest of the template. The VM is of no further use; it can be
+    /// killed when this returns.
+    ///
+    /// # Errors
+    /// See [`VmError`]; the template's files are not to be used.
+    async fn save(&self) -> Result<(), VmError>;
 }
 
 /// Ability to stop a VM in its tracks.

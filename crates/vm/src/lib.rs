@@ -15,8 +15,8 @@ pub mod kvm;
 pub mod qemu;
 
 pub use abilities::{Abilities, Ability};
-pub use config::{Accelerator, DiskAddress, DiskConfig, VmConfig};
+pub use config::{Accelerator, DiskAddress, DiskConfig, Start, VmConfig};
 pub use console::Console;
 pub use error::{LaunchError, VmError};
-pub use hypervisor::{ExitKind, Health, Hypervisor, Pausing, Remark, Step, Vm, VmExit, VmInfo};
+pub use hypervisor::{ExitKind, Health, Hypervisor, Pausing, Remark, Saving, Step, Vm, VmExit, VmInfo};
 pub use kernel::{KernelError, check_kernel};

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_vm::qemu::Qemu;
-use hyper_vm::{DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Vm, VmConfig, VmError, kvm};
+use hyper_vm::{
+    DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Start, Vm, VmConfig, VmError, kvm,
+};
 use support::{Fake, config, empty, guest_kernel, image};
 
 /// Most that anything here may take, also on a busy machine.
@@ -48,6 +50,7 @@ contract!(
     pausing_is_declared_and_repeatable,
     dropped_vm_is_killed,
     impossible_configurations_are_refused,
+    saved_vm_is_cloned_many_times_and_stays_as_it_was,
 );
 
 async fn within<T>(claim: impl Future<Output = T>) -> T {
@@ -180,6 +183,53 @@ async fn impossible_configurations_are_refused(driver: &dyn Hypervisor, config: 
     assert!(matches!(driver.launch(small).await, Err(LaunchError::Config(_))));
     let no_kernel = VmConfig { kernel: "/bin/true".into(), ..config.clone() };
     assert!(matches!(driver.launch(no_kernel).await, Err(LaunchError::Kernel { .. })));
+}
+
+async fn saved_vm_is_cloned_many_times_and_stays_as_it_was(driver: &dyn Hypervisor, config: VmConfig) {
+    assert_eq!(driver.template_kind(&config).is_some(), driver.abilities().snapshot);
+    let plain = launch(driver, &config).await;
+    assert!(plain.saving().is_none(), "a VM that was not meant to be a template is none");
+    plain.kill().await;
+    if !driver.abilities().snapshot {
+        return;
+    }
+    let dir = config.dir.join("template");
+    std::fs::create_dir(&dir).unwrap();
+    let config = VmConfig { kernel_args: vec!["ignore_loglevel".into()], ..config };
+    let original = launch(driver, &VmConfig { start: Start::Template(dir.clone()), ..config.clone() }).await;
+    // A clone has no kernel but the one in the template's memory.
+    while original.console_tail().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    original.saving().unwrap().save().await.unwrap();
+    original.kill().await;
+    let files = [Start::MEMORY, Start::STATE].map(|name| dir.join(name));
+    let before = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    let mut clones = Vec::new();
+    for n in 0..3 {
+        let own = config.dir.join(format!("clone{n}"));
+        std::fs::create_dir(&own).unwrap();
+        let clone = VmConfig { dir: own.clone(), start: Start::Clone(dir.clone()), ..config.clone() };
+        let vm = launch(driver, &clone).await;
+        assert!(vm.saving().is_none());
+        vm.plug_disks(vec![disk(&own, "a")]).await.unwrap();
+        clones.push(vm);
+    }
+    // They go on from where the template was: to the panic of a kernel that finds no init.
+    for vm in &clones {
+        assert_eq!(vm.wait().await.kind, ExitKind::Panic);
+    }
+    assert!(before == files.each_ref().map(|file| std::fs::read(file).unwrap()));
+    // A template that lacks a part or is of another size is refused.
+    let own = config.dir.join("refused");
+    std::fs::create_dir(&own).unwrap();
+    let clone = VmConfig { dir: own, start: Start::Clone(dir), ..config.clone() };
+    let larger = VmConfig { memory_mib: config.memory_mib + 1, ..clone.clone() };
+    assert!(matches!(driver.launch(larger).await, Err(LaunchError::Config(_))));
+    std::fs::write(&files[1], &before[1][..before[1].len() / 2]).unwrap();
+    assert!(driver.launch(clone.clone()).await.is_err());
+    std::fs::remove_file(&files[1]).unwrap();
+    assert!(matches!(driver.launch(clone).await, Err(LaunchError::File { .. })));
 }
 
 #[tokio::test]

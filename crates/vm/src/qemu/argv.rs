@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use crate::config::{Accelerator, VmConfig};
+use crate::config::{Accelerator, Start, VmConfig};
 use crate::kvm::Probe;
 
 /// Identifier of the SCSI controller.
@@ -13,6 +13,9 @@ pub const SCSI: &str = "scsi0";
 pub const LINK_PORT: &str = "hyper.link";
 /// Descriptor sets below this number belong to the command line.
 pub const FIRST_DISK_SET: u64 = 16;
+
+/// Identifier of the guest's memory, where that is a file.
+const MEMORY: &str = "ram0";
 
 /// Descriptor set of the console's pipe.
 const CONSOLE_SET: u64 = 1;
@@ -48,13 +51,21 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
     argv.flag("-no-reboot");
     argv.value("-display", "none");
     argv.push("-sandbox", &Sandbox);
-    argv.push("-machine", &Machine { accel: accelerator });
+    if let Some(backend) = MemoryFile::of(config) {
+        argv.push("-object", &backend);
+    }
+    argv.push("-machine", &Machine { accel: accelerator, memory_file: config.start != Start::Boot });
     argv.push("-cpu", &Cpu { accel: accelerator });
     argv.push("-smp", &Smp { cpus: config.vcpus });
     argv.push("-m", &Memory { size_mib: config.memory_mib });
-    argv.value("-kernel", config.kernel.clone());
-    argv.value("-initrd", config.initramfs.clone());
-    argv.value("-append", kernel_arguments(config, probe));
+    if let Start::Clone(_) = &config.start {
+        // What is to be restored, and that restoring begins, is said over QMP.
+        argv.value("-incoming", "defer");
+    } else {
+        argv.value("-kernel", config.kernel.clone());
+        argv.value("-initrd", config.initramfs.clone());
+        argv.value("-append", kernel_arguments(config, probe));
+    }
     argv.push("-chardev", &SocketChardev { id: "qmp", fd: descriptors.qmp, server: false });
     argv.push("-mon", &Monitor { chardev: "qmp" });
     argv.push("-add-fd", &AddFd { fd: descriptors.console, set: CONSOLE_SET });
@@ -94,6 +105,23 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
 /// Identifier of the hub port that a NIC slot is wired to.
 pub fn hub_port(slot: u32) -> String {
     format!("slot{slot}")
+}
+
+/// What a template depends on beside the configuration, apart from the program: the command line of a VM that boots,
+/// without what is its own alone, and with the time stamp counter's frequency as exact as two measurements are alike.
+pub fn template_kind(config: &VmConfig, probe: &Probe) -> String {
+    let common = VmConfig {
+        name: "template".into(),
+        dir: PathBuf::new(),
+        kernel: PathBuf::new(),
+        initramfs: PathBuf::new(),
+        start: Start::Boot,
+        ..config.clone()
+    };
+    let rough = Probe { tsc_khz: probe.tsc_khz.map(|khz| (khz + 25_000) / 50_000 * 50_000), ..probe.clone() };
+    let words = command_line(&common, &rough, Descriptors { qmp: 3, link: 4, console: 5 });
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
 }
 
 /// The kernel's command line.
@@ -200,15 +228,46 @@ impl Options for Sandbox {
     }
 }
 
+/// `-object memory-backend-file`: a template's memory is the file, a clone's a private mapping of it.
+struct MemoryFile {
+    size_mib: u32,
+    mem_path: PathBuf,
+    share: bool,
+}
+
+impl MemoryFile {
+    fn of(config: &VmConfig) -> Option<Self> {
+        let (dir, share) = match &config.start {
+            Start::Boot => return None,
+            Start::Template(dir) => (dir, true),
+            Start::Clone(dir) => (dir, false),
+        };
+        Some(Self { size_mib: config.memory_mib, mem_path: dir.join(Start::MEMORY), share })
+    }
+}
+
+impl Options for MemoryFile {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("", "memory-backend-file".into()),
+            ("id", MEMORY.into()),
+            ("size", format!("{}M", self.size_mib)),
+            ("mem-path", self.mem_path.display().to_string()),
+            ("share", if self.share { "on" } else { "off" }.into()),
+        ]
+    }
+}
+
 /// `-machine`: microvm without what the guest does not use.
 struct Machine {
     accel: Accelerator,
+    memory_file: bool,
 }
 
 impl Options for Machine {
     fn list(&self) -> Vec<(&'static str, String)> {
         let on = |on: bool| if on { "on" } else { "off" }.to_owned();
-        vec![
+        let mut list = vec![
             ("", "microvm".into()),
             ("accel", self.accel.name().into()),
             ("acpi", on(false)),
@@ -216,7 +275,11 @@ impl Options for Machine {
             ("isa-serial", on(true)),
             // Without ACPI the guest learns of its devices by the kernel's command line.
             ("auto-kernel-cmdline", on(true)),
-        ]
+        ];
+        if self.memory_file {
+            list.push(("memory-backend", MEMORY.into()));
+        }
+        list
     }
 }
 
@@ -369,7 +432,41 @@ mod tests {
             memory_mib: 512,
             nic_slots: 1,
             console_kept: 1 << 20,
+            start: Start::Boot,
         }
+    }
+
+    #[test]
+    fn template_and_clone_have_one_memory_and_differ_in_how_it_is_mapped() {
+        let dir = PathBuf::from("/var/lib/hyper/templates/k");
+        let template = lines(&VmConfig { start: Start::Template(dir.clone()), ..config() }, Accelerator::Tcg);
+        let clone = lines(&VmConfig { start: Start::Clone(dir), ..config() }, Accelerator::Tcg);
+        let memory = "-object memory-backend-file,id=ram0,size=512M,mem-path=/var/lib/hyper/templates/k/memory";
+        assert!(template.contains(&format!("{memory},share=on\n")), "{template}");
+        assert!(clone.contains(&format!("{memory},share=off\n")), "{clone}");
+        for text in [&template, &clone] {
+            assert!(text.contains(",auto-kernel-cmdline=on,memory-backend=ram0\n"));
+        }
+        assert!(template.contains("\n-kernel ") && !clone.contains("-kernel ") && !clone.contains("-append"));
+        assert!(clone.contains("\n-incoming defer\n"));
+    }
+
+    #[test]
+    fn kind_of_a_template_is_that_of_the_machine_alone() {
+        let probe = |tsc_khz| Probe {
+            verdict: Verdict::TooSlow,
+            reason: String::new(),
+            rate: None,
+            tsc_khz: Some(tsc_khz),
+        };
+        let kind = |config: &VmConfig, tsc_khz| template_kind(config, &probe(tsc_khz));
+        let one = kind(&config(), 2_100_100);
+        let elsewhere = VmConfig { name: "pod2".into(), dir: "/x".into(), kernel: "/k".into(), ..config() };
+        assert_eq!(one, kind(&elsewhere, 2_099_900));
+        assert_ne!(one, kind(&config(), 2_900_000));
+        assert_ne!(one, kind(&VmConfig { memory_mib: 513, ..config() }, 2_100_100));
+        assert_ne!(one, kind(&VmConfig { nic_slots: 0, ..config() }, 2_100_100));
+        assert_ne!(one, kind(&VmConfig { kernel_args: vec![], ..config() }, 2_100_100));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,10 @@ use tokio::process::Child;
 use super::argv::{self, Descriptors, command_line};
 use super::disks::DISKS_MAX;
 use super::qmp::Qmp;
+use super::templates;
 use super::vm::{QemuVm, Started, end_in_words, set_link};
 use crate::abilities::Abilities;
-use crate::config::{Accelerator, VmConfig};
+use crate::config::{Accelerator, Start, VmConfig};
 use crate::console::Console;
 use crate::error::{LaunchError, VmError};
 use crate::hypervisor::{Health, Hypervisor, Remark, Step, Vm, VmInfo};
@@ -74,7 +75,7 @@ impl Hypervisor for Qemu {
             disk_plug: Some(DISKS_MAX),
             nic_plug: Some(NIC_SLOTS_MAX),
             pause: true,
-            snapshot: false,
+            snapshot: true,
             memory_resize: false,
             vcpu_resize: false,
             share: false,
@@ -129,28 +130,72 @@ impl Hypervisor for Qemu {
             .map_err(file("write", &pid_file))?;
         started.pid_file = Some(pid_file);
         let spawned = SystemTime::now();
-        let greeted = match greet(ours.qmp, &mut started).await {
-            Ok(qmp) => take_links_down(&qmp, config.nic_slots).await.map(|()| qmp),
+        let greeted = greet(ours.qmp, &mut started).await;
+        let ready = SystemTime::now();
+        let set_up = match greeted {
+            Ok(qmp) => set_up(&qmp, &config, ours.state).await.map(|()| qmp),
             Err(error) => Err(error),
         };
-        let qmp = match greeted {
+        let qmp = match set_up {
             Ok(qmp) => qmp,
             Err(error) => {
                 started.end().await;
-                return Err(error);
+                return Err(with_last_words(error, &started));
             }
         };
+        let mut steps = vec![
+            Step { name: "qemu exec", start: exec, end: spawned },
+            Step { name: "qmp ready", start: spawned, end: ready },
+        ];
+        if let Start::Clone(_) = config.start {
+            steps.push(Step { name: "restore", start: ready, end: SystemTime::now() });
+        }
         let info = VmInfo {
             hypervisor: "qemu",
             version: qmp.version().to_owned(),
             accelerator,
             pid: started.pid,
-            steps: vec![
-                Step { name: "qemu exec", start: exec, end: spawned },
-                Step { name: "qmp ready", start: spawned, end: SystemTime::now() },
-            ],
+            steps,
         };
-        Ok(Arc::new(QemuVm::new(info, config.nic_slots, qmp, started)))
+        Ok(Arc::new(QemuVm::new(info, &config, qmp, started)))
+    }
+
+    fn template_kind(&self, config: &VmConfig) -> Option<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        let program = self.program.as_ref()?;
+        // Asking it for its version would take as long as starting it.
+        let file = fs::metadata(program).ok()?;
+        let identity =
+            [file.dev(), file.ino(), file.size(), file.mtime().cast_unsigned(), file.mtime_nsec() as u64];
+        // What the guest sees of the processor is that of this machine.
+        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let one = processors.split("\n\n").next().unwrap_or_default().lines();
+        let fixed: Vec<_> =
+            one.filter(|line| ["model name", "microcode", "flags"].iter().any(|f| line.starts_with(f))).collect();
+        let machine = argv::template_kind(config, &self.probe);
+        Some(format!("{} {identity:?}\n{machine}\n{}", program.display(), fixed.join("\n")))
+    }
+}
+
+/// What is to be said over QMP before the VM can be used.
+async fn set_up(qmp: &Qmp, config: &VmConfig, state: Option<RawFd>) -> Result<(), LaunchError> {
+    match state {
+        None => take_links_down(qmp, config.nic_slots).await,
+        // The links of the template were down.
+        Some(state) => templates::restore(qmp, state)
+            .await
+            .map_err(|source| LaunchError::Silent { program: PROGRAM.into(), source }),
+    }
+}
+
+/// Why a template was not taken is written to QEMU's standard error alone.
+fn with_last_words(error: LaunchError, started: &Started) -> LaunchError {
+    let words = started.last_words();
+    match error {
+        LaunchError::Silent { program, source } if !words.is_empty() => {
+            LaunchError::Ended { program, status: source.to_string(), output: words }
+        }
+        error => error,
     }
 }
 
@@ -197,9 +242,20 @@ fn check(config: &VmConfig) -> Result<(), LaunchError> {
     if words.iter().map(|word| word.len() + 1).sum::<usize>() > KERNEL_ARGS_MAX {
         return refuse(format!("the kernel arguments are longer than {KERNEL_ARGS_MAX} bytes"));
     }
-    check_kernel(&config.kernel)
-        .map_err(|source| LaunchError::Kernel { path: config.kernel.clone(), source })?;
-    fs::File::open(&config.initramfs).map_err(file("open", &config.initramfs))?;
+    match &config.start {
+        Start::Clone(dir) => {
+            let memory = dir.join(Start::MEMORY);
+            let size = fs::metadata(&memory).map_err(file("find", &memory))?.len();
+            if size != u64::from(config.memory_mib) << 20 {
+                return refuse(format!("{} has {size} bytes, not {} MiB", memory.display(), config.memory_mib));
+            }
+        }
+        Start::Boot | Start::Template(_) => {
+            check_kernel(&config.kernel)
+                .map_err(|source| LaunchError::Kernel { path: config.kernel.clone(), source })?;
+            fs::File::open(&config.initramfs).map_err(file("open", &config.initramfs))?;
+        }
+    }
     Ok(())
 }
 
@@ -208,6 +264,8 @@ struct Sockets {
     qmp: (std::os::unix::net::UnixStream, std::os::unix::net::UnixStream),
     link: (OwnedFd, OwnedFd),
     console: (OwnedFd, OwnedFd),
+    /// State of the template's devices.
+    state: Option<OwnedFd>,
 }
 
 impl Sockets {
@@ -221,7 +279,14 @@ impl Sockets {
         qmp.0.set_nonblocking(true).map_err(io)?;
         let console =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| io(error.into()))?;
-        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console })
+        let state = match &config.start {
+            Start::Clone(dir) => {
+                let path = dir.join(Start::STATE);
+                Some(fs::File::open(&path).map_err(file("open", &path))?.into())
+            }
+            Start::Boot | Start::Template(_) => None,
+        };
+        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console, state })
     }
 }
 
@@ -249,6 +314,8 @@ struct Ours {
     qmp: std::os::unix::net::UnixStream,
     link: OwnedFd,
     console: OwnedFd,
+    /// Number by which QEMU knows the state of the template's devices.
+    state: Option<RawFd>,
 }
 
 fn spawn(
@@ -270,12 +337,20 @@ fn spawn(
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     hyper_sys::spawn::die_with_parent(&mut command);
-    hyper_sys::spawn::inherit_only(&mut command, vec![theirs.0, theirs.1, theirs.2]);
+    let state = sockets.state.as_ref().map(AsRawFd::as_raw_fd);
+    let mut inherited = vec![theirs.0, theirs.1, theirs.2];
+    inherited.extend(sockets.state);
+    hyper_sys::spawn::inherit_only(&mut command, inherited);
+    if let Start::Clone(_) = config.start {
+        // For pages that the guest gives back QEMU 7.2 punches holes into the memory's file, private mapping or not:
+        // into the template of all the others.
+        hyper_sys::spawn::filter_system_calls(&mut command, &hyper_sys::seccomp::without_holes());
+    }
     let child = tokio::process::Command::from(command)
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| LaunchError::Spawn { program: program.display().to_string(), source })?;
-    Ok((child, Ours { qmp: sockets.qmp.0, link: sockets.link.1, console: sockets.console.0 }))
+    Ok((child, Ours { qmp: sockets.qmp.0, link: sockets.link.1, console: sockets.console.0, state }))
 }
 
 /// Opens QMP, watching whether QEMU dies meanwhile.

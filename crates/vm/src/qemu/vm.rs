@@ -23,10 +23,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::argv;
 use super::disks::{self, Units};
 use super::qmp::{Command, Event, Qmp};
-use crate::config::{DiskAddress, DiskConfig};
+use super::templates;
+use crate::config::{DiskAddress, DiskConfig, Start, VmConfig};
 use crate::console::Console;
 use crate::error::VmError;
-use crate::hypervisor::{ExitKind, Pausing, Vm, VmExit, VmInfo};
+use crate::hypervisor::{ExitKind, Pausing, Saving, Vm, VmExit, VmInfo};
 
 /// How long QEMU has to follow `quit` before it is killed.
 const QUIT: Duration = Duration::from_millis(500);
@@ -137,13 +138,15 @@ pub struct QemuVm {
     units: Mutex<Units>,
     // Whether each slot is connected. Plugging is several commands, and those for one slot must not mix.
     nics: tokio::sync::Mutex<BTreeMap<u32, bool>>,
+    // Where it is saved to, if it is to be a template.
+    template: Option<PathBuf>,
     kill: watch::Sender<bool>,
     exit: watch::Receiver<Option<VmExit>>,
 }
 
 impl QemuVm {
     /// Takes over a started QEMU and waits for its end in the background.
-    pub fn new(info: VmInfo, nic_slots: u32, qmp: Qmp, started: Started) -> Self {
+    pub fn new(info: VmInfo, config: &VmConfig, qmp: Qmp, started: Started) -> Self {
         let qmp = Arc::new(qmp);
         let (kill, killed) = watch::channel(false);
         let (ended, exit) = watch::channel(None);
@@ -158,7 +161,11 @@ impl QemuVm {
             ),
             console,
             units: Mutex::default(),
-            nics: (0..nic_slots).map(|slot| (slot, false)).collect::<BTreeMap<_, _>>().into(),
+            nics: (0..config.nic_slots).map(|slot| (slot, false)).collect::<BTreeMap<_, _>>().into(),
+            template: match &config.start {
+                Start::Template(dir) => Some(dir.clone()),
+                Start::Boot | Start::Clone(_) => None,
+            },
             kill,
             exit,
         }
@@ -397,6 +404,21 @@ impl Vm for QemuVm {
 
     fn pausing(&self) -> Option<&dyn Pausing> {
         Some(self)
+    }
+
+    fn saving(&self) -> Option<&dyn Saving> {
+        self.template.is_some().then_some(self as &dyn Saving)
+    }
+}
+
+#[async_trait]
+impl Saving for QemuVm {
+    async fn save(&self) -> Result<(), VmError> {
+        self.alive()?;
+        let Some(dir) = &self.template else {
+            return Err(VmError::Address("the VM was not launched to be a template".into()));
+        };
+        templates::save(&self.qmp, dir).await
     }
 }
 

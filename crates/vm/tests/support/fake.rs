@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use hyper_vm::{
     Abilities, Accelerator, DiskAddress, DiskConfig, ExitKind, Health, Hypervisor, LaunchError, Pausing,
-    Step, Vm, VmConfig, VmError, VmExit, VmInfo,
+    Saving, Step, Vm, VmConfig, VmError, VmExit, VmInfo,
 };
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -62,6 +62,10 @@ impl Hypervisor for Fake {
         };
         let state = State { nic_slots: config.nic_slots, ..State::default() };
         Ok(Arc::new(FakeVm { info, state: state.into(), exit: watch::channel(None).0 }))
+    }
+
+    fn template_kind(&self, _config: &VmConfig) -> Option<String> {
+        None
     }
 }
 
@@ -166,6 +170,10 @@ impl Vm for FakeVm {
     }
 
     fn pausing(&self) -> Option<&dyn Pausing> {
+        None
+    }
+
+    fn saving(&self) -> Option<&dyn Saving> {
         None
     }
 }

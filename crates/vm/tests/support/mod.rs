@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use hyper_vm::VmConfig;
+use hyper_vm::{Start, VmConfig};
 
 pub use fake::Fake;
 
@@ -25,6 +25,7 @@ pub fn config(dir: &Path, kernel: PathBuf) -> VmConfig {
         memory_mib: 128,
         nic_slots: 1,
         console_kept: 64 << 10,
+        start: Start::Boot,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper_network::Endpoint;
 use hyper_protocol::shim::{Phase as Step, PodConfig, TapInterface, files};
@@ -17,7 +17,7 @@ use crate::shim::{self, Shim};
 
 /// How long a guest may take until its agent answers: under pure emulation on a loaded host a boot of a second
 /// has been seen to take twenty.
-const BOOT_TIMEOUT_MS: u64 = 60_000;
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Name of the pod's interface in the guest, as docker's containers have it.
 const INTERFACE: &str = "eth0";
@@ -53,12 +53,14 @@ impl Steps {
 }
 
 impl Engine {
-    /// Makes a container a member of its pod, whose VM is booted if there is none.
+    /// Makes a container a member of its pod, whose VM is booted if there is none, and has `make` make it there:
+    /// while the VM boots, where it does.
     pub(crate) async fn enter_pod(
         &self,
         pod: &Arc<Pod>,
         container: &str,
         steps: &Steps,
+        make: impl AsyncFnOnce(&Shim) -> Result<()>,
     ) -> Result<Arc<Shim>> {
         let mut vm = pod.vm.lock().await;
         if vm.members.is_empty()
@@ -67,21 +69,26 @@ impl Engine {
         {
             self.shared.end_vm(pod, &mut vm).await;
         }
-        if vm.shim.is_none() {
-            let shim = self.shared.boot_vm(pod, steps).await?;
-            pod.set_shim(&mut vm, Some(Arc::new(shim)));
-            let record = pod.record();
-            self.shared.pod_event(&pod.id, record.name.as_deref(), "start");
-            let (shared, dir) = (self.shared.clone(), self.places().pod(&pod.id));
-            tokio::spawn(async move {
-                if let Ok(state) = crate::podsock::inspect(&dir).await {
-                    let learn = move || shared.learn_accelerator(&state.accelerator);
-                    let _ = tokio::task::spawn_blocking(learn).await;
-                }
-            });
+        if let Some(shim) = vm.shim.clone() {
+            // A member before it is made: the VM must not end meanwhile.
+            vm.members.insert(container.to_owned());
+            drop(vm);
+            return make(&shim).await.map(|()| shim);
         }
+        let (shim, made) = self.shared.boot_vm(pod, steps, make).await?;
+        let shim = Arc::new(shim);
+        pod.set_shim(&mut vm, Some(shim.clone()));
         vm.members.insert(container.to_owned());
-        Ok(vm.shim.clone().expect("booted above or before"))
+        let record = pod.record();
+        self.shared.pod_event(&pod.id, record.name.as_deref(), "start");
+        let (shared, dir) = (self.shared.clone(), self.places().pod(&pod.id));
+        tokio::spawn(async move {
+            if let Ok(state) = crate::podsock::inspect(&dir).await {
+                let learn = move || shared.learn_accelerator(&state.accelerator);
+                let _ = tokio::task::spawn_blocking(learn).await;
+            }
+        });
+        made.map(|()| shim)
     }
 
     /// Ends a container's membership; a pod not made by name ends with its last member.
@@ -129,15 +136,25 @@ impl Engine {
 
 impl Shared {
     /// Boots a VM for the pod. Whatever fails, nothing is left of the attempt.
-    async fn boot_vm(&self, pod: &Arc<Pod>, steps: &Steps) -> Result<Shim> {
-        let booted = self.try_boot(pod, steps).await;
+    async fn boot_vm(
+        &self,
+        pod: &Arc<Pod>,
+        steps: &Steps,
+        make: impl AsyncFnOnce(&Shim) -> Result<()>,
+    ) -> Result<(Shim, Result<()>)> {
+        let booted = self.try_boot(pod, steps, make).await;
         if booted.is_err() {
             self.clear_pod(pod).await;
         }
         booted
     }
 
-    async fn try_boot(&self, pod: &Arc<Pod>, steps: &Steps) -> Result<Shim> {
+    async fn try_boot(
+        &self,
+        pod: &Arc<Pod>,
+        steps: &Steps,
+        make: impl AsyncFnOnce(&Shim) -> Result<()>,
+    ) -> Result<(Shim, Result<()>)> {
         let places = &self.config.places;
         let options = pod.record().options;
         let dir = places.pod(&pod.id);
@@ -171,18 +188,24 @@ impl Shared {
             sysctl: options.sysctl,
             interfaces: endpoint.iter().map(interface).collect(),
             autostop: !record.explicit,
-            boot_timeout_ms: BOOT_TIMEOUT_MS,
+            boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
         };
-        let (booted, written) = tokio::join!(
-            steps.time("boot pod", shim.boot(&config)),
-            steps.time("write pod record", self.db.put_pod(record))
+        let configured = shim.configure(&config).await;
+        let booted = async {
+            configured?;
+            steps.time("boot pod", shim.boot(BOOT_TIMEOUT)).await
+        };
+        let (booted, written, made) = tokio::join!(
+            booted,
+            steps.time("write pod record", self.db.put_pod(record)),
+            make(&shim),
         );
         if let Err(error) = booted.and(written) {
             let console = console_tail(&dir);
             shim.shutdown().await;
             return Err(with_console(error, &console));
         }
-        Ok(shim)
+        Ok((shim, made))
     }
 
     async fn attach_network(&self, pod: &Arc<Pod>, options: &PodOptions) -> Result<Option<Endpoint>> {

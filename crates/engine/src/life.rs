@@ -439,7 +439,7 @@ impl Engine {
         }
         /// Stands for the caller while the VM boots; no container has this id.
         const CALLER: &str = "";
-        self.enter_pod(&pod, CALLER, &Steps::default()).await?;
+        self.enter_pod(&pod, CALLER, &Steps::default(), async |_| Ok(())).await?;
         pod.vm.lock().await.members.remove(CALLER);
         Ok(())
     }

@@ -164,21 +164,25 @@ impl Shim {
         &self.dir
     }
 
-    /// Boots the pod's VM.
-    pub(crate) async fn boot(&self, config: &PodConfig) -> Result<()> {
+    /// Says which pod this is to be.
+    pub(crate) async fn configure(&self, config: &PodConfig) -> Result<()> {
         let request = CreateSandboxRequest {
             sandbox_id: self.pod.clone(),
             bundle_path: self.dir.to_string_lossy().into_owned(),
             options: any(POD_CONFIG_URL, config)?,
             ..CreateSandboxRequest::default()
         };
-        self.sandbox.create_sandbox(within(CALL_TIMEOUT), &request).await.map_err(failure)?;
-        let request = StartSandboxRequest { sandbox_id: self.pod.clone(), ..StartSandboxRequest::default() };
-        let timeout = Duration::from_millis(config.boot_timeout_ms) + CALL_TIMEOUT;
-        self.sandbox.start_sandbox(within(timeout), &request).await.map(drop).map_err(failure)
+        self.sandbox.create_sandbox(within(CALL_TIMEOUT), &request).await.map(drop).map_err(failure)
     }
 
-    /// Prepares a container in the guest.
+    /// Boots the pod's VM; a guest may take as long as its pod's configuration says, here `timeout` again.
+    pub(crate) async fn boot(&self, timeout: Duration) -> Result<()> {
+        let request = StartSandboxRequest { sandbox_id: self.pod.clone(), ..StartSandboxRequest::default() };
+        self.sandbox.start_sandbox(within(timeout + CALL_TIMEOUT), &request).await.map(drop).map_err(failure)
+    }
+
+    /// Prepares a container in the guest. In a pod that is configured it waits for the boot to begin, and
+    /// plugs the disks while the guest boots.
     pub(crate) async fn create(
         &self,
         id: &str,

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use hyper_image::Image;
 use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step};
+use tokio::sync::oneshot;
 
 use crate::boot::Steps;
 use crate::clock::Timestamp;
@@ -17,14 +18,6 @@ use crate::{names, podsock, spec};
 
 /// Exit code of a container whose start failed for another reason than its program: docker's.
 const START_FAILED: i64 = 128;
-
-/// A container on its way into a pod.
-struct Place<'a> {
-    container: &'a Arc<Container>,
-    record: &'a ContainerRecord,
-    pod: &'a Arc<Pod>,
-    shim: &'a Arc<Shim>,
-}
 
 impl Engine {
     /// Starts a container: its pod's VM if there is none yet, then its first process.
@@ -80,26 +73,22 @@ impl Engine {
                 )));
             }
         }
-        let image = self.image_of(&record);
-        let writable = self.places().container(&record.id).join("rw.ext4");
-        let size = record.options.storage_size.unwrap_or(self.shared.config.storage_size);
-        let (starting, entered, prepared, image) = tokio::join!(
-            self.shared.set_state(container, |state| state.phase = Phase::Starting),
-            self.enter_pod(&pod, &record.id, &steps),
-            steps.time("prepare writable layer", self.shared.layers.create(&writable, size)),
-            image,
-        );
+        let (ready, prepared) = oneshot::channel();
+        let prepare = async {
+            // Whoever waits for it may have failed.
+            let _ = ready.send(self.prepare(container, &record, &steps).await);
+        };
+        let make = async |shim: &Shim| {
+            let image = prepared.await.expect("it is sent in any case")?;
+            self.make_in(&record, &pod, shim, &image, &steps).await
+        };
+        let (entered, ()) = tokio::join!(self.enter_pod(&pod, &record.id, &steps, make), prepare);
         // From here on the container may be a member of its pod.
-        let all = starting.and(prepared).and_then(|()| Ok((entered?, image?)));
-        let run = match all {
-            Ok((shim, image)) => {
-                let place = Place { container, record: &record, pod: &pod, shim: &shim };
-                let run = self.run_in(place, &image, writable, &steps).await;
-                *container.steps.lock().unwrap_or_else(PoisonError::into_inner) = steps.take();
-                run.map(|()| shim)
-            }
+        let run = match entered {
+            Ok(shim) => self.run_in(container, &record, &shim, &steps).await.map(|()| shim),
             Err(error) => Err(error),
         };
+        *container.steps.lock().unwrap_or_else(PoisonError::into_inner) = steps.take();
         match run {
             Ok(shim) => {
                 self.watch(container.clone(), pod, shim);
@@ -117,16 +106,39 @@ impl Engine {
         }
     }
 
-    async fn image_of(&self, record: &ContainerRecord) -> Result<Image> {
+    /// What can be done before there is a VM: the record, the writable layer, the image.
+    async fn prepare(&self, container: &Container, record: &ContainerRecord, steps: &Steps) -> Result<Image> {
+        let size = record.options.storage_size.unwrap_or(self.shared.config.storage_size);
+        let writable = self.writable_layer(record);
         let (images, id) = (self.shared.images.clone(), record.image_id.clone());
-        let image = tokio::task::spawn_blocking(move || images.get(&id))
-            .await
-            .map_err(|error| EngineError::system("image lookup ended early", error))??;
-        Ok(image)
+        let image = async {
+            tokio::task::spawn_blocking(move || images.get(&id))
+                .await
+                .map_err(|error| EngineError::system("image lookup ended early", error))?
+                .map_err(EngineError::from)
+        };
+        let (starting, created, image) = tokio::join!(
+            self.shared.set_state(container, |state| state.phase = Phase::Starting),
+            steps.time("prepare writable layer", self.shared.layers.create(&writable, size)),
+            image,
+        );
+        starting.and(created)?;
+        image
     }
 
-    async fn run_in(&self, place: Place<'_>, image: &Image, writable: PathBuf, steps: &Steps) -> Result<()> {
-        let Place { container, record, pod, shim } = place;
+    fn writable_layer(&self, record: &ContainerRecord) -> PathBuf {
+        self.places().container(&record.id).join("rw.ext4")
+    }
+
+    /// Makes the container in its pod, whose VM may be booting.
+    async fn make_in(
+        &self,
+        record: &ContainerRecord,
+        pod: &Pod,
+        shim: &Shim,
+        image: &Image,
+        steps: &Steps,
+    ) -> Result<()> {
         let bundle = self.places().container(&record.id);
         let pod_record = pod.record();
         let spec = spec::build(record, &pod_record.options)?;
@@ -138,14 +150,22 @@ impl Engine {
             .map_err(|error| EngineError::system(format!("cannot write {}", path.display()), error))?;
         let mut layers: Vec<Layer> =
             image.layers.iter().map(|layer| Layer { kind: "erofs", source: layer.blob.clone() }).collect();
-        layers.push(Layer { kind: "ext4", source: writable });
+        layers.push(Layer { kind: "ext4", source: self.writable_layer(record) });
         let config = self.container_config(record, &pod_record).await?;
-        let id = &record.id;
-        steps
-            .time("create container", shim.create(id, &bundle, &layers, record.options.tty, &config))
-            .await?;
+        let created = shim.create(&record.id, &bundle, &layers, record.options.tty, &config);
+        steps.time("create container", created).await
+    }
+
+    /// Runs the container that was made in its pod.
+    async fn run_in(
+        &self,
+        container: &Arc<Container>,
+        record: &ContainerRecord,
+        shim: &Arc<Shim>,
+        steps: &Steps,
+    ) -> Result<()> {
         self.connect_pending(container, shim).await;
-        let pid = steps.time("start process", shim.start_task(id, "")).await?;
+        let pid = steps.time("start process", shim.start_task(&record.id, "")).await?;
         self.shared
             .set_state(container, |state| {
                 state.phase = Phase::Running;

@@ -116,6 +116,13 @@ impl HostLink {
         let _ = closed.wait_for(|&ended| ended).await;
     }
 
+    /// Ends the session, unless there are other clones of it, and returns when it has ended.
+    pub async fn end(self) {
+        let HostLink { open, mut closed } = self;
+        drop(open);
+        let _ = closed.wait_for(|&ended| ended).await;
+    }
+
     /// The session has ended.
     pub fn is_closed(&self) -> bool {
         *self.closed.borrow() || self.open.is_closed()

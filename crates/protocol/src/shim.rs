@@ -75,6 +75,9 @@ pub struct PodConfig {
     pub autostop: bool,
     /// How long the guest may take until its agent answers, in milliseconds.
     pub boot_timeout_ms: u64,
+    /// Directory of templates to clone the VM from where one fits; `None` to boot it in any case.
+    #[serde(default)]
+    pub templates: Option<PathBuf>,
 }
 
 /// A NIC backed by a tap of the host.
@@ -237,6 +240,77 @@ pub struct PodState {
     pub vmm_pid: Option<u32>,
     /// Release of the guest kernel.
     pub kernel: Option<String>,
+    /// How it came up.
+    pub origin: Origin,
+}
+
+/// How a VM came up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Origin {
+    /// It booted, and no template was to be used.
+    #[default]
+    Booted,
+    /// It was cloned from the template of this key.
+    Cloned(String),
+    /// It booted because there was no template of this key, or none that is sound.
+    NoTemplate {
+        /// Its key.
+        key: String,
+        /// What is wrong with the one that was there and has been thrown away; `None` where there was none.
+        unsound: Option<String>,
+    },
+    /// It booted because its driver has no templates.
+    Unable,
+}
+
+/// A template on disk, as its [`TemplateManifest::FILE`] tells of it. What the pods that it serves have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateManifest {
+    /// Name of its directory: a digest of everything that it depends on.
+    pub key: String,
+    /// Driver that made it.
+    pub hypervisor: String,
+    /// How instructions are executed: `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Version of the VMM.
+    pub version: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// NIC slots.
+    pub nic_slots: u32,
+    /// Kernel that it booted.
+    pub kernel: PathBuf,
+    /// Words added to the kernel's command line.
+    pub kernel_args: Vec<String>,
+    /// When it was made: nanoseconds since 1970-01-01 UTC.
+    pub created_unix_ns: i64,
+    /// How long that took, in milliseconds.
+    pub took_ms: u64,
+    /// Its other files.
+    pub files: BTreeMap<String, FileMark>,
+}
+
+impl TemplateManifest {
+    /// Name of the file that holds it, in the template's directory; written last.
+    pub const FILE: &'static str = "template.json";
+}
+
+/// By what a change of a file is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileMark {
+    /// Inode number.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Last change of its content: nanoseconds since 1970-01-01 UTC.
+    pub modified_ns: i64,
+    /// Last change of anything of it; no program can set it.
+    pub changed_ns: i64,
 }
 
 /// What stays on disk of a container that has ended ([`files::EXITS`]).

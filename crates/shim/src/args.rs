@@ -13,6 +13,8 @@ pub enum Action {
     Serve,
     /// Print what can be said of the hypervisors on this machine.
     Doctor,
+    /// Make a template for pods like the one on standard input.
+    Template,
     /// Print the version.
     Version,
 }
@@ -24,7 +26,7 @@ pub struct Args {
     pub action: Action,
     /// containerd's namespace.
     pub namespace: String,
-    /// Container or pod: 1 to 128 bytes of `[a-zA-Z0-9_.-]`; not needed for `doctor` and `-v`.
+    /// Container or pod: 1 to 128 bytes of `[a-zA-Z0-9_.-]`; not needed for `doctor`, `template` and `-v`.
     pub id: String,
     /// containerd's own socket.
     pub address: String,
@@ -49,7 +51,7 @@ pub enum ArgsError {
     #[error("flag -{0} needs a value")]
     NoValue(String),
     /// No action, or an unknown one.
-    #[error("an action is needed: start, delete or doctor")]
+    #[error("an action is needed: start, delete, doctor or template")]
     Action,
     /// The name is missing or has bytes that containerd would not use.
     #[error("{0:?} is no name for a container (1 to 128 of a-z, A-Z, 0-9, '_', '.', '-')")]
@@ -115,9 +117,10 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, ArgsError>
         Some("delete") => Action::Delete,
         Some("serve") => Action::Serve,
         Some("doctor") => Action::Doctor,
+        Some("template") => Action::Template,
         _ => return Err(ArgsError::Action),
     };
-    if args.action == Action::Doctor || is_id(&args.id) { Ok(args) } else { Err(ArgsError::Id(args.id)) }
+    if matches!(args.action, Action::Doctor | Action::Template) || is_id(&args.id) { Ok(args) } else { Err(ArgsError::Id(args.id)) }
 }
 
 /// Whether a name is one that a container or exec can have, and a safe file name.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
-use hyper_protocol::shim::{CONSOLE_KEPT, PodConfig};
+use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig};
 use hyper_vm::qemu::Qemu;
 use hyper_vm::{Hypervisor, Start, Vm, VmConfig, kvm};
 
 use crate::error::ShimError;
 use crate::guest::Guest;
+use crate::templates::{self, Found};
 use crate::timeline::Timeline;
 
 /// Most that a pod may be configured to wait for its guest.
@@ -77,7 +78,7 @@ pub async fn launch(
     id: &str,
     config: &PodConfig,
     timeline: &Timeline,
-) -> Result<Arc<dyn Vm>, ShimError> {
+) -> Result<(Arc<dyn Vm>, Origin), ShimError> {
     let nic_slots = u32::try_from(config.interfaces.len())
         .map_err(|_| ShimError::Invalid("too many network interfaces".into()))?;
     // Before the VM: a tap that is missing is known at once.
@@ -86,20 +87,7 @@ pub async fn launch(
         let tap = hyper_sys::tap::open(&interface.tap);
         taps.push(tap.map_err(|error| ShimError::failed("cannot connect the network", &error))?);
     }
-    let vm = hypervisor
-        .launch(VmConfig {
-            name: id.to_owned(),
-            dir: config.dir.clone(),
-            kernel: config.kernel.clone(),
-            initramfs: config.initramfs.clone(),
-            kernel_args: config.kernel_args.clone(),
-            vcpus: config.vcpus,
-            memory_mib: config.memory_mib,
-            nic_slots,
-            console_kept: CONSOLE_KEPT,
-            start: Start::Boot,
-        })
-        .await?;
+    let (vm, origin) = start(hypervisor, vm_config(id, config, nic_slots), config).await?;
     for step in &vm.info().steps {
         timeline.host(step.name, step.start, step.end);
     }
@@ -111,7 +99,56 @@ pub async fn launch(
         }
         timeline.since("plug nic", start);
     }
-    Ok(vm)
+    Ok((vm, origin))
+}
+
+/// What a pod's VM is made of.
+pub fn vm_config(name: &str, config: &PodConfig, nic_slots: u32) -> VmConfig {
+    VmConfig {
+        name: name.to_owned(),
+        dir: config.dir.clone(),
+        kernel: config.kernel.clone(),
+        initramfs: config.initramfs.clone(),
+        kernel_args: config.kernel_args.clone(),
+        vcpus: config.vcpus,
+        memory_mib: config.memory_mib,
+        nic_slots,
+        console_kept: CONSOLE_KEPT,
+        start: Start::Boot,
+    }
+}
+
+/// Starts the VM as a clone if it may be one and there is a template, else boots it.
+async fn start(
+    hypervisor: &dyn Hypervisor,
+    vm_config: VmConfig,
+    config: &PodConfig,
+) -> Result<(Arc<dyn Vm>, Origin), ShimError> {
+    let Some(root) = &config.templates else {
+        return Ok((hypervisor.launch(vm_config).await?, Origin::Booted));
+    };
+    // A kernel that is not there is told of by the launch.
+    let Ok(Some(key)) = templates::key(hypervisor, &vm_config) else {
+        return Ok((hypervisor.launch(vm_config).await?, Origin::Unable));
+    };
+    let unsound = match templates::open(root, &key) {
+        Found::Sound(dir) => {
+            let clone = VmConfig { start: Start::Clone(dir), ..vm_config.clone() };
+            match hypervisor.launch(clone).await {
+                Ok(vm) => return Ok((vm, Origin::Cloned(key))),
+                Err(error) => {
+                    templates::discard(root, &key);
+                    Some(crate::error::chain(&error))
+                }
+            }
+        }
+        Found::None => None,
+        Found::Unsound(why) => Some(why),
+    };
+    if let Some(why) = &unsound {
+        tracing::warn!(key, why, "a template was thrown away; the guest boots");
+    }
+    Ok((hypervisor.launch(vm_config).await?, Origin::NoTemplate { key, unsound }))
 }
 
 /// Waits for the agent and makes the guest this pod. When that fails, or takes longer than until `deadline`, the VM is

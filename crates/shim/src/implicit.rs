@@ -85,6 +85,7 @@ fn config(bundle: &Path, spec: &Value) -> Result<PodConfig, ShimError> {
         interfaces: vec![],
         autostop: false,
         boot_timeout_ms: BOOT_TIMEOUT_MS,
+        templates: None,
     })
 }
 

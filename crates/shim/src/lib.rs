@@ -28,6 +28,7 @@ mod service_socket;
 mod start;
 mod stdio;
 mod tasks;
+mod templates;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, missing_docs, reason = "a failed step fails the test")]
 mod testing;

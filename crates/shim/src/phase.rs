@@ -102,7 +102,8 @@ pub fn pod(phase: PodPhase, request: PodRequest) -> Verdict {
         (R::Boot, P::Empty | P::Stopping | P::Stopped) => V::Refused,
         // Disks are plugged while the guest boots.
         (R::CreateContainer, P::Booting | P::Running) => V::Allowed,
-        (R::CreateContainer, P::Empty | P::Created | P::Stopping | P::Stopped) => V::Refused,
+        (R::CreateContainer, P::Created) => V::Later,
+        (R::CreateContainer, P::Empty | P::Stopping | P::Stopped) => V::Refused,
         (R::Ask, P::Running) => V::Allowed,
         (R::Ask, P::Booting) => V::Later,
         (R::Ask, P::Empty | P::Created) => V::Refused,

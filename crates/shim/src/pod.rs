@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_protocol::agent::{Exit, Request};
-use hyper_protocol::shim::{ExitRecord, PodConfig, PodState};
+use hyper_protocol::shim::{ExitRecord, Origin, PodConfig, PodState};
 use hyper_vm::Vm;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -22,6 +22,7 @@ use crate::exits;
 use crate::guest::Guest;
 use crate::phase::{self, PodPhase, PodRequest, Verdict};
 use crate::process::{Process, State};
+use crate::templates;
 use crate::timeline::Timeline;
 
 /// Most containers of a pod.
@@ -137,6 +138,7 @@ pub struct Pod {
     containers: Mutex<BTreeMap<String, Slot>>,
     choose: Box<Choose>,
     kernel: Mutex<Option<String>>,
+    origin: Mutex<Origin>,
 }
 
 impl Pod {
@@ -155,6 +157,7 @@ impl Pod {
             containers: Mutex::default(),
             choose,
             kernel: Mutex::new(None),
+            origin: Mutex::default(),
         })
     }
 
@@ -236,7 +239,7 @@ impl Pod {
         let mut phase = self.phase.subscribe();
         loop {
             let now = phase.borrow_and_update().clone();
-            if phase::pod(now.kind(), PodRequest::CreateContainer) != Verdict::Allowed {
+            if phase::pod(now.kind(), PodRequest::CreateContainer) == Verdict::Refused {
                 return Err(self.not_running(&now));
             }
             match &now {
@@ -268,15 +271,22 @@ impl Pod {
             Phase::Booting(_, vm) => vm.as_ref(),
             _ => None,
         };
-        let kernel = lock(&self.kernel).clone();
+        let (kernel, origin) = (lock(&self.kernel).clone(), lock(&self.origin).clone());
         match vm.map(|vm| vm.info()) {
             Some(info) => PodState {
                 hypervisor: info.hypervisor.to_owned(),
                 accelerator: info.accelerator.name().to_owned(),
                 vmm_pid: Some(info.pid),
                 kernel,
+                origin,
             },
-            None => PodState { hypervisor: String::new(), accelerator: String::new(), vmm_pid: None, kernel },
+            None => PodState {
+                hypervisor: String::new(),
+                accelerator: String::new(),
+                vmm_pid: None,
+                kernel,
+                origin,
+            },
         }
     }
 
@@ -409,10 +419,15 @@ impl Pod {
             Ok(hypervisor) => boot::launch(&*hypervisor, &self.id, &config, &self.timeline).await,
             Err(error) => Err(error),
         };
-        let vm = match launched {
-            Ok(vm) => vm,
+        let (vm, origin) = match launched {
+            Ok(launched) => launched,
             Err(error) => return self.end(Ending::failed(error)).await,
         };
+        let template = match (&origin, &config.templates) {
+            (Origin::Cloned(key), Some(root)) => Some((root.clone(), key.clone())),
+            _ => None,
+        };
+        *lock(&self.origin) = origin;
         let go_on = self.advance(PodPhase::Booting, Phase::Booting(config.clone(), Some(vm.clone())));
         if !go_on {
             // Stopped meanwhile.
@@ -422,6 +437,10 @@ impl Pod {
             Ok(guest) => guest,
             Err(error) => {
                 vm.kill().await;
+                // Whatever was wrong with the clone, the next pod shall boot.
+                if let Some((root, key)) = template {
+                    templates::discard(&root, &key);
+                }
                 // Stopped meanwhile, it has an end already.
                 if matches!(self.phase(), Phase::Booting(..)) {
                     self.end(Ending::failed(error)).await;

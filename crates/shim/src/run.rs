@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use crate::args::{self, Action};
-use crate::{delete, doctor, serve, start};
+use crate::{delete, doctor, serve, start, templates};
 
 /// Does what the command line says. `serve` returns when the shim has ended; `start` and `delete` print their answer
 /// to standard output.
@@ -26,6 +26,7 @@ pub fn run(words: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
         }
         Action::Delete => delete::delete(&args, &bundle(&args)?),
         Action::Doctor => doctor::doctor(),
+        Action::Template => templates::create(),
         Action::Serve => serve::serve(&args, &bundle(&args)?),
     }
 }

@@ -252,6 +252,7 @@ pub async fn pod(dir: &Path, autostop: bool) -> (Arc<Pod>, Arc<FakeGuest>) {
         interfaces: vec![],
         autostop,
         boot_timeout_ms: 10_000,
+        templates: None,
     })
     .unwrap();
     pod.boot().await.unwrap();

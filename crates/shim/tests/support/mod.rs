@@ -112,6 +112,7 @@ impl Shim {
             interfaces: vec![],
             autostop: false,
             boot_timeout_ms: 60_000,
+            templates: None,
         }
     }
 

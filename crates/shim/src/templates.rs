@@ -1,0 +1,331 @@
+//! Templates: VMs saved when their agent answered, from which pods are cloned.
+//!
+//! A template is a directory named by its key, a digest of everything that it depends on. It is made under another name
+//! and gets its own when it is whole. That it is still what it was is checked each time it is opened.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hyper_link::HostLink;
+use hyper_protocol::agent::Request;
+use hyper_protocol::shim::{FileMark, PodConfig, TemplateManifest};
+use hyper_vm::{Hypervisor, Start, Vm, VmConfig};
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
+
+use crate::boot;
+
+/// Longest manifest.
+const MANIFEST_MAX: u64 = 64 << 10;
+/// Name in a runtime directory of the template being made.
+const UNFINISHED: &str = ".new-";
+
+/// How long the guest gets to come to rest before it is saved; measured: some milliseconds.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// A template to clone from, or why there is none.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is in this directory.
+    Sound(PathBuf),
+    /// There is none.
+    None,
+    /// It was not what it should be, and has been removed.
+    Unsound(String),
+}
+
+/// The key of the template that VMs of this configuration are cloned from; `None` where the driver has none.
+///
+/// # Errors
+/// Kernel or initial filesystem cannot be looked at.
+pub fn key(hypervisor: &dyn Hypervisor, config: &VmConfig) -> io::Result<Option<String>> {
+    let Some(kind) = hypervisor.template_kind(config) else { return Ok(None) };
+    let mut digest = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    };
+    add(env!("CARGO_PKG_VERSION").as_bytes());
+    add(hypervisor.name().as_bytes());
+    add(kind.as_bytes());
+    for file in [&config.kernel, &config.initramfs] {
+        let metadata = fs::metadata(file)?;
+        // Their content would take longer to read than a clone takes to start.
+        let identity = (metadata.dev(), mark(&metadata));
+        add(file.as_os_str().as_encoded_bytes());
+        add(format!("{identity:?}").as_bytes());
+    }
+    let digest = digest.finalize();
+    Ok(Some(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+/// Opens the template of a key; one that is not sound is removed.
+pub fn open(root: &Path, key: &str) -> Found {
+    let dir = root.join(key);
+    match check(&dir, key) {
+        Ok(true) => {
+            // When it was last of use: the oldest go first.
+            let _ = File::open(dir.join(TemplateManifest::FILE))
+                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+            Found::Sound(dir)
+        }
+        Ok(false) => Found::None,
+        Err(error) => {
+            discard(root, key);
+            Found::Unsound(format!("{error:#}"))
+        }
+    }
+}
+
+/// Removes a template; clones that run keep what they have of it.
+pub fn discard(root: &Path, key: &str) {
+    let (dir, gone) = (root.join(key), root.join(format!("{UNFINISHED}{key}-{}-gone", std::process::id())));
+    if let Err(error) = fs::rename(&dir, &gone).and_then(|()| fs::remove_dir_all(&gone))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(dir = %dir.display(), %error, "a template that is not sound cannot be removed");
+    }
+}
+
+/// Whether there is a template in `dir`.
+fn check(dir: &Path, key: &str) -> anyhow::Result<bool> {
+    let path = dir.join(TemplateManifest::FILE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    let mut text = Vec::new();
+    file.take(MANIFEST_MAX).read_to_end(&mut text)?;
+    let manifest: TemplateManifest = serde_json::from_slice(&text).context("its manifest is not valid")?;
+    if manifest.key != key {
+        bail!("it is the template {}", manifest.key);
+    }
+    for name in [Start::MEMORY, Start::STATE] {
+        let known = manifest.files.get(name).with_context(|| format!("its manifest does not name {name}"))?;
+        let metadata = fs::symlink_metadata(dir.join(name)).with_context(|| format!("{name} is gone"))?;
+        let found = mark(&metadata);
+        if found.size != known.size {
+            bail!("{name} has {} bytes instead of {}", found.size, known.size);
+        }
+        if !metadata.is_file() || found != *known {
+            bail!("{name} has been changed since it was made");
+        }
+    }
+    Ok(true)
+}
+
+fn mark(metadata: &fs::Metadata) -> FileMark {
+    let ns = |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+    FileMark {
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+        changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+/// Makes the template for pods like this one, unless there is one; prints its manifest in JSON. The pod's directory
+/// is used for the time being.
+///
+/// # Errors
+/// With the whole chain of causes; nothing is left of it then.
+pub fn create() -> anyhow::Result<()> {
+    let config: PodConfig =
+        serde_json::from_reader(io::stdin().lock()).context("the pod's configuration is not valid")?;
+    let root = config.templates.clone().context("the configuration names no directory for templates")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let manifest = runtime.context("cannot start the runtime")?.block_on(make(&root, &config))?;
+    println!("{}", serde_json::to_string(&manifest).context("cannot encode the manifest")?);
+    Ok(())
+}
+
+async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifest> {
+    let began = Instant::now();
+    let hypervisor = boot::choose(config)?;
+    let nic_slots = u32::try_from(config.interfaces.len()).context("too many network interfaces")?;
+    let mut vm_config = boot::vm_config("template", config, nic_slots);
+    let key = key(&*hypervisor, &vm_config)
+        .context("cannot look at kernel and initial filesystem")?
+        .with_context(|| format!("{} has no templates", hypervisor.name()))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(root).context("cannot make the templates' directory")?;
+    // One makes it, others wait and find it.
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"));
+    let lock = lock.context("cannot open the templates' lock")?;
+    flock(&lock, FlockOperation::LockExclusive).context("cannot take the templates' lock")?;
+    clear_unfinished(root);
+    if let Found::Sound(dir) = open(root, &key) {
+        let text = fs::read(dir.join(TemplateManifest::FILE))?;
+        return serde_json::from_slice(&text).context("its manifest is not valid");
+    }
+    let dir = root.join(format!("{UNFINISHED}{key}"));
+    DirBuilder::new().mode(0o700).create(&dir).context("cannot make the template's directory")?;
+    vm_config.start = Start::Template(dir.clone());
+    let made = fill(&*hypervisor, vm_config, config, &dir).await;
+    let finished = made.and_then(|(accelerator, version)| {
+        let mut files = BTreeMap::new();
+        for name in [Start::MEMORY, Start::STATE] {
+            files.insert(name.to_owned(), mark(&fs::symlink_metadata(dir.join(name))?));
+        }
+        let manifest = TemplateManifest {
+            key: key.clone(),
+            hypervisor: hypervisor.name().to_owned(),
+            accelerator,
+            version,
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+            nic_slots,
+            kernel: config.kernel.clone(),
+            kernel_args: config.kernel_args.clone(),
+            created_unix_ns: crate::clock::unix_ns(),
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            files,
+        };
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(TemplateManifest::FILE))?;
+        file.write_all(&serde_json::to_vec(&manifest)?)?;
+        file.sync_all()?;
+        fs::rename(&dir, root.join(&key))?;
+        File::open(root)?.sync_all()?;
+        Ok(manifest)
+    });
+    if finished.is_err() {
+        let _ = fs::remove_dir_all(&dir);
+    }
+    finished
+}
+
+/// Boots the VM until its agent answers, and saves it; the accelerator and the version of the VMM.
+async fn fill(
+    hypervisor: &dyn Hypervisor,
+    vm_config: VmConfig,
+    config: &PodConfig,
+    dir: &Path,
+) -> anyhow::Result<(String, String)> {
+    let vm = hypervisor.launch(vm_config).await.context("cannot launch the VM")?;
+    let made = async {
+        let answered = tokio::time::timeout(Duration::from_millis(config.boot_timeout_ms), answer(&*vm)).await;
+        answered.context("the guest's agent did not answer in time")??;
+        // Private to its owner, as is everything that a guest may one day have secrets in.
+        let memory = OpenOptions::new().write(true).open(dir.join(Start::MEMORY))?;
+        memory.set_permissions(fs::Permissions::from_mode(0o600))?;
+        let saving = vm.saving().context("the VM cannot be saved")?;
+        saving.save().await.context("cannot save the VM")
+    };
+    let saved = made.await;
+    vm.kill().await;
+    saved.map(|()| (vm.info().accelerator.to_string(), vm.info().version.clone()))
+}
+
+/// Waits until the agent answers, and lets go of the link: a clone's agent waits for the next session.
+async fn answer(vm: &dyn Vm) -> anyhow::Result<()> {
+    loop {
+        let Ok(link) = HostLink::open(vm.link().await?).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        link.call(&Request::Ping).await.context("the agent does not answer")?;
+        link.end().await;
+        // The agent notices, and does nothing any more.
+        tokio::time::sleep(SETTLE).await;
+        return Ok(());
+    }
+}
+
+/// Removes what those left who died; the lock is held.
+fn clear_unfinished(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(root: &Path, key: &str) {
+        let dir = root.join(key);
+        fs::create_dir_all(&dir).unwrap();
+        let mut files = BTreeMap::new();
+        for name in [Start::MEMORY, Start::STATE] {
+            fs::write(dir.join(name), vec![7; 8192]).unwrap();
+            files.insert(name.to_owned(), mark(&fs::symlink_metadata(dir.join(name)).unwrap()));
+        }
+        let manifest = TemplateManifest {
+            key: key.into(),
+            hypervisor: "qemu".into(),
+            accelerator: "tcg".into(),
+            version: "7.2".into(),
+            vcpus: 1,
+            memory_mib: 1,
+            nic_slots: 1,
+            kernel: "/k".into(),
+            kernel_args: vec![],
+            created_unix_ns: 0,
+            took_ms: 1,
+            files,
+        };
+        fs::write(dir.join(TemplateManifest::FILE), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn sound_template_is_found_again_and_again() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(open(root.path(), "k1"), Found::None);
+        template(root.path(), "k1");
+        for _ in 0..2 {
+            assert_eq!(open(root.path(), "k1"), Found::Sound(root.path().join("k1")));
+        }
+    }
+
+    #[test]
+    fn template_that_was_touched_is_thrown_away() {
+        let spoil: [(&str, fn(&Path)); 6] = [
+            ("memory has 4096 bytes instead of 8192", |dir| {
+                OpenOptions::new().write(true).open(dir.join("memory")).unwrap().set_len(4096).unwrap();
+            }),
+            ("state has been changed", |dir| {
+                // Same size, and even the time of the change is set back.
+                let path = dir.join("state");
+                let time = fs::metadata(&path).unwrap().modified().unwrap();
+                let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+                file.write_all(b"x").unwrap();
+                file.set_modified(time).unwrap();
+            }),
+            ("memory is gone", |dir| fs::remove_file(dir.join("memory")).unwrap()),
+            ("manifest is not valid", |dir| fs::write(dir.join(TemplateManifest::FILE), "{").unwrap()),
+            ("cannot open", |dir| fs::remove_file(dir.join(TemplateManifest::FILE)).unwrap()),
+            ("changed since", |dir| {
+                fs::remove_file(dir.join("state")).unwrap();
+                std::os::unix::fs::symlink("memory", dir.join("state")).unwrap();
+                fs::remove_file(dir.join("memory")).unwrap();
+                fs::write(dir.join("memory"), vec![7; 8192]).unwrap();
+            }),
+        ];
+        for (reason, spoil) in spoil {
+            let root = tempfile::tempdir().unwrap();
+            template(root.path(), "k1");
+            spoil(&root.path().join("k1"));
+            match open(root.path(), "k1") {
+                Found::Unsound(why) => assert!(why.contains(reason), "{why:?} instead of {reason:?}"),
+                other => panic!("{reason}: {other:?}"),
+            }
+            assert_eq!(open(root.path(), "k1"), Found::None, "{reason}");
+        }
+    }
+
+    #[test]
+    fn template_of_another_key_is_not_taken() {
+        let root = tempfile::tempdir().unwrap();
+        template(root.path(), "k1");
+        fs::rename(root.path().join("k1"), root.path().join("k2")).unwrap();
+        assert!(matches!(open(root.path(), "k2"), Found::Unsound(why) if why.contains("template k1")));
+    }
+}

@@ -17,7 +17,7 @@ use crate::shim::{self, Shim};
 
 /// How long a guest may take until its agent answers: under pure emulation on a loaded host a boot of a second
 /// has been seen to take twenty.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Name of the pod's interface in the guest, as docker's containers have it.
 const INTERFACE: &str = "eth0";
@@ -27,6 +27,14 @@ const CONSOLE_LINES: usize = 12;
 
 /// Most bytes of the console that are looked at for them.
 const CONSOLE_TAIL: u64 = 8 << 10;
+
+/// A VM that has come up.
+struct Booted {
+    shim: Shim,
+    /// How the making of a container went meanwhile.
+    made: Result<()>,
+    config: PodConfig,
+}
 
 /// When steps began and ended, for the timeline.
 #[derive(Debug, Default)]
@@ -75,17 +83,19 @@ impl Engine {
             drop(vm);
             return make(&shim).await.map(|()| shim);
         }
-        let (shim, made) = self.shared.boot_vm(pod, steps, make).await?;
+        let Booted { shim, made, config } = self.shared.boot_vm(pod, steps, make).await?;
         let shim = Arc::new(shim);
         pod.set_shim(&mut vm, Some(shim.clone()));
         vm.members.insert(container.to_owned());
         let record = pod.record();
         self.shared.pod_event(&pod.id, record.name.as_deref(), "start");
-        let (shared, dir) = (self.shared.clone(), self.places().pod(&pod.id));
+        let shared = self.shared.clone();
         tokio::spawn(async move {
-            if let Ok(state) = crate::podsock::inspect(&dir).await {
-                let learn = move || shared.learn_accelerator(&state.accelerator);
+            if let Ok(state) = crate::podsock::inspect(&config.dir).await {
+                let learning = shared.clone();
+                let learn = move || learning.learn_accelerator(&state.accelerator);
                 let _ = tokio::task::spawn_blocking(learn).await;
+                shared.note_origin(state.origin, config).await;
             }
         });
         made.map(|()| shim)
@@ -141,7 +151,7 @@ impl Shared {
         pod: &Arc<Pod>,
         steps: &Steps,
         make: impl AsyncFnOnce(&Shim) -> Result<()>,
-    ) -> Result<(Shim, Result<()>)> {
+    ) -> Result<Booted> {
         let booted = self.try_boot(pod, steps, make).await;
         if booted.is_err() {
             self.clear_pod(pod).await;
@@ -154,7 +164,7 @@ impl Shared {
         pod: &Arc<Pod>,
         steps: &Steps,
         make: impl AsyncFnOnce(&Shim) -> Result<()>,
-    ) -> Result<(Shim, Result<()>)> {
+    ) -> Result<Booted> {
         let places = &self.config.places;
         let options = pod.record().options;
         let dir = places.pod(&pod.id);
@@ -189,6 +199,7 @@ impl Shared {
             interfaces: endpoint.iter().map(interface).collect(),
             autostop: !record.explicit,
             boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
+            templates: self.templates.directory_for(options.template),
         };
         let configured = shim.configure(&config).await;
         let booted = async {
@@ -205,7 +216,7 @@ impl Shared {
             shim.shutdown().await;
             return Err(with_console(error, &console));
         }
-        Ok((shim, made))
+        Ok(Booted { shim, made, config })
     }
 
     async fn attach_network(&self, pod: &Arc<Pod>, options: &PodOptions) -> Result<Option<Endpoint>> {

@@ -7,7 +7,9 @@ use hyper_image::Image;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
-use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State};
+use crate::options::{
+    ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State, TemplateUse,
+};
 use crate::registry::{Container, Pod};
 use crate::{ids, size, spec, validate};
 
@@ -16,6 +18,9 @@ pub const POD_ANNOTATION: &str = "io.hyper.pod";
 
 /// Annotation: path of the guest kernel.
 pub const KERNEL_ANNOTATION: &str = "io.hyper.kernel";
+
+/// Annotation: whether the VM may be a clone of a template (`auto`, `never`).
+pub const TEMPLATE_ANNOTATION: &str = "io.hyper.template";
 
 /// Annotation: hypervisor driver.
 pub const HYPERVISOR_ANNOTATION: &str = "io.hyper.hypervisor";
@@ -184,6 +189,7 @@ impl Engine {
             network: options.network == NetworkMode::Bridge,
             kernel: annotation(KERNEL_ANNOTATION),
             hypervisor: annotation(HYPERVISOR_ANNOTATION),
+            template: TemplateUse::parse(&annotation(TEMPLATE_ANNOTATION).unwrap_or_default())?,
             labels: Default::default(),
         };
         if let Some(kernel) = &pod.kernel {
@@ -221,9 +227,12 @@ impl Engine {
         if options.network == NetworkMode::None && record.options.network {
             return refused("network");
         }
-        for (annotation, given) in
-            [(KERNEL_ANNOTATION, &record.options.kernel), (HYPERVISOR_ANNOTATION, &record.options.hypervisor)]
-        {
+        let template = Some(record.options.template.word().to_owned());
+        for (annotation, given) in [
+            (KERNEL_ANNOTATION, &record.options.kernel),
+            (HYPERVISOR_ANNOTATION, &record.options.hypervisor),
+            (TEMPLATE_ANNOTATION, &template),
+        ] {
             if options.annotations.get(annotation).is_some_and(|wanted| given.as_ref() != Some(wanted)) {
                 return refused(annotation);
             }
@@ -291,7 +300,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 fn check_annotations(options: &ContainerOptions) -> Result<()> {
-    let known = [POD_ANNOTATION, KERNEL_ANNOTATION, HYPERVISOR_ANNOTATION];
+    let known = [POD_ANNOTATION, KERNEL_ANNOTATION, HYPERVISOR_ANNOTATION, TEMPLATE_ANNOTATION];
     let unknown = options
         .annotations
         .keys()

@@ -18,6 +18,7 @@ use crate::layer::Layers;
 use crate::options::{ContainerRecord, State};
 use crate::places::{Places, RootLock};
 use crate::registry::{Container, Registry};
+use crate::templates::Templates;
 
 /// What shims call execution on the host's own processors.
 const ACCELERATED: &str = "kvm";
@@ -35,6 +36,8 @@ pub struct EngineConfig {
     pub storage_size: u64,
     /// The shim's program; `None` to look for it.
     pub shim: Option<std::path::PathBuf>,
+    /// Directory of templates; `None` to boot every VM.
+    pub templates: Option<std::path::PathBuf>,
 }
 
 /// One instance's containers, pods and images. A clone is another handle of the same.
@@ -54,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) id: String,
+    pub(crate) templates: Templates,
     accelerated: AtomicBool,
     network: OnceCell<Network>,
     _lock: RootLock,
@@ -158,6 +162,7 @@ impl Shared {
         let accelerator = db.setting(Setting::Accelerator)?;
         Ok(Self {
             layers: Layers::new(config.places.cache()),
+            templates: Templates::new(config.templates.clone()),
             membership: tokio::sync::Mutex::default(),
             config,
             db,

@@ -38,11 +38,14 @@ mod size;
 mod spec;
 mod start;
 mod stats;
+mod templates;
 mod validate;
 
 pub use attach::{Attachment, ProcessStream};
 pub use clock::{Timestamp, human_duration};
-pub use create::{CreateRequest, Created, HYPERVISOR_ANNOTATION, KERNEL_ANNOTATION, POD_ANNOTATION};
+pub use create::{
+    CreateRequest, Created, HYPERVISOR_ANNOTATION, KERNEL_ANNOTATION, POD_ANNOTATION, TEMPLATE_ANNOTATION,
+};
 pub use doctor::{Check, CheckStatus};
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};
@@ -52,7 +55,7 @@ pub use filter::Filters;
 pub use hyper_image as image;
 pub use hyper_network::{Endpoint, NetworkConfig, ResolvConf};
 pub use hyper_protocol::agent::{InterfaceStats, Process, Stats};
-pub use hyper_protocol::shim::{Phase as Step, PodState};
+pub use hyper_protocol::shim::{Origin, Phase as Step, PodState};
 pub use ids::{derived_id, short as short_id};
 pub use layer::{DEFAULT_SIZE as DEFAULT_STORAGE_SIZE, parse_size};
 pub use life::{WaitCondition, Waiting};
@@ -60,7 +63,7 @@ pub use list::{ContainerInfo, LIST_FILTERS, ListQuery, PRUNE_FILTERS, parse_dura
 pub use logs::{LogLine, LogQuery, LogSource, LogStream};
 pub use options::{
     AttachFlags, ContainerOptions, ContainerRecord, DEFAULT_SHM_SIZE, LogOptions, NameOptions, NetworkMode,
-    Phase, PodOptions, PodRecord, Resources, Seccomp, Security, State, Ulimit,
+    Phase, PodOptions, PodRecord, Resources, Seccomp, Security, State, TemplateUse, Ulimit,
 };
 pub use places::{DEFAULT_ROOT, DEFAULT_RUN, Places};
 pub use pods::{PodInfo, PodRequest};
@@ -68,3 +71,4 @@ pub use podsock::AttachStreams;
 pub use signal::parse as parse_signal;
 pub use size::{DEFAULT_MEMORY_MIB, OVERHEAD_MIB, host_cpus};
 pub use spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, ExecOptions};
+pub use templates::{Template, TemplateRequest};

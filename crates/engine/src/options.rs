@@ -6,6 +6,7 @@ use hyper_network::Endpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::error::{EngineError, Result};
 
 /// Bytes of `/dev/shm` unless told otherwise: docker's default.
 pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
@@ -243,8 +244,44 @@ pub struct PodOptions {
     pub kernel: Option<String>,
     /// Hypervisor driver; `None` for the shim's choice.
     pub hypervisor: Option<String>,
+    /// Whether its VM may be a clone of a template.
+    #[serde(default)]
+    pub template: TemplateUse,
     /// Labels, for pods made by name.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Whether a pod's VM may be a clone of a template.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemplateUse {
+    /// If there is one; else it boots, and one is made for the next.
+    #[default]
+    Auto,
+    /// It boots: nothing of its memory, not even the layout of its kernel's addresses, is any other's.
+    Never,
+}
+
+impl TemplateUse {
+    /// From the word that users write.
+    ///
+    /// # Errors
+    /// A word that is neither `auto` nor `never`.
+    pub fn parse(word: &str) -> Result<Self> {
+        match word {
+            "" | "auto" => Ok(Self::Auto),
+            "never" => Ok(Self::Never),
+            _ => Err(EngineError::invalid(format!("template {word:?} is neither \"auto\" nor \"never\""))),
+        }
+    }
+
+    /// The word that users write.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// Where a container is in its life.

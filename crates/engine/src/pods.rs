@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::create::check_name;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::options::{ContainerRecord, PodOptions, PodRecord};
+use crate::options::{ContainerRecord, PodOptions, PodRecord, TemplateUse};
 use crate::registry::Pod;
 use crate::{ids, podsock, size, validate};
 
@@ -35,6 +35,8 @@ pub struct PodRequest {
     pub kernel: Option<String>,
     /// Hypervisor driver.
     pub hypervisor: Option<String>,
+    /// Whether its VM may be a clone of a template.
+    pub template: TemplateUse,
 }
 
 /// A pod with all that is shown of it.
@@ -83,6 +85,7 @@ impl Engine {
                 network: !request.isolated,
                 kernel: request.kernel,
                 hypervisor: request.hypervisor,
+                template: request.template,
                 labels: request.labels,
             },
             endpoint: None,

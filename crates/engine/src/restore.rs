@@ -26,6 +26,7 @@ impl Engine {
     /// Loads the state and brings it together with what runs: pods by their shims, exit codes by the shims'
     /// records; what belongs to nothing is cleared away.
     pub(crate) async fn restore(&self) -> Result<()> {
+        self.shared.clear_workshops();
         let shared = self.shared.clone();
         let (pods, containers) = tokio::task::spawn_blocking(move || shared.db.load())
             .await

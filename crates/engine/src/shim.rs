@@ -408,7 +408,7 @@ fn parse_address(printed: &[u8]) -> Option<String> {
     address.starts_with("unix://").then_some(address)
 }
 
-fn last_line(text: &str) -> &str {
+pub(crate) fn last_line(text: &str) -> &str {
     text.trim().lines().last().unwrap_or("no reason given")
 }
 

@@ -273,6 +273,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     accelerator: "none".into(),
                     vmm_pid: Some(std::process::id()),
                     kernel: None,
+                    origin: Default::default(),
                 }),
                 _ => PodReply::Failed { message: "not here".into(), not_found: false },
             };

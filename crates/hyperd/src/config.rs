@@ -16,6 +16,7 @@ usage: hyperd [OPTIONS]
   -H, --host unix://PATH    where to listen (HYPER_HOST, default unix://RUN/hyper.sock)
   --guest DIR               guest kernel and initramfs (HYPER_GUEST)
   --shim PATH               the shim, instead of the one beside hyperd or in PATH (HYPER_SHIM)
+  --templates DIR|never     templates that VMs are cloned from (HYPER_TEMPLATES, default ROOT/cache/templates)
   --storage-size SIZE       writable layer of a container (HYPER_STORAGE_SIZE, default 20G, sparse)
   --insecure-registry HOST  plain HTTP or an unknown certificate is accepted (repeatable)
   --registry-mirror URL     asked before docker.io (repeatable)
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) guest: Option<PathBuf>,
     pub(crate) shim: Option<PathBuf>,
     pub(crate) storage_size: u64,
+    /// Directory of templates; `None` for none.
+    pub(crate) templates: Option<PathBuf>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) mirrors: Vec<String>,
     pub(crate) debug: bool,
@@ -58,6 +61,7 @@ impl Config {
         let (mut root, mut run, mut host) = (env("HYPER_ROOT"), env("HYPER_RUN"), env("HYPER_HOST"));
         let (mut guest, mut shim) = (env("HYPER_GUEST"), env("HYPER_SHIM"));
         let mut storage = env("HYPER_STORAGE_SIZE");
+        let mut templates = env("HYPER_TEMPLATES");
         let (mut insecure_registries, mut mirrors) = (Vec::new(), Vec::new());
         let mut debug = env("HYPER_DEBUG").is_some_and(|value| value != "0");
         let mut args = args.into_iter();
@@ -75,6 +79,7 @@ impl Config {
                 "--guest" => guest = Some(value()?),
                 "--shim" => shim = Some(value()?),
                 "--storage-size" => storage = Some(value()?),
+                "--templates" => templates = Some(value()?),
                 "--insecure-registry" => insecure_registries.push(value()?),
                 "--registry-mirror" => mirrors.push(value()?),
                 "--debug" | "-D" => debug = true,
@@ -98,13 +103,20 @@ impl Config {
             Some(text) => hyper_engine::parse_size(&text).map_err(|error| anyhow::anyhow!(error.report()))?,
             None => DEFAULT_STORAGE_SIZE,
         };
+        let root = absolute(root, DEFAULT_ROOT)?;
+        let templates = match templates.as_deref() {
+            Some("never") => None,
+            Some(dir) => Some(std::path::absolute(dir).context("cannot make a path absolute")?),
+            None => Some(root.join("cache/templates")),
+        };
         Ok(Command::Serve(Box::new(Self {
-            root: absolute(root, DEFAULT_ROOT)?,
+            root,
             run,
             socket,
             guest: guest.map(PathBuf::from),
             shim: shim.map(PathBuf::from),
             storage_size,
+            templates,
             insecure_registries,
             mirrors,
             debug,
@@ -139,6 +151,7 @@ mod tests {
         assert_eq!(config.root, PathBuf::from("/s"));
         assert_eq!(config.insecure_registries, ["a:1"]);
         assert_eq!(config.storage_size, DEFAULT_STORAGE_SIZE);
+        assert_eq!(config.templates.as_deref(), Some(config.root.join("cache/templates").as_path()));
     }
 
     #[test]

@@ -85,5 +85,6 @@ fn engine_config(config: &Config) -> EngineConfig {
         network: NetworkConfig::default(),
         storage_size: config.storage_size,
         shim: config.shim.clone(),
+        templates: config.templates.clone(),
     }
 }

@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode};
 
 use crate::api::{
     attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats, system,
+    template,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -88,7 +89,7 @@ fn takes_body(path: &[&str]) -> bool {
             | ["containers", _, "start" | "exec"]
             | ["exec", _, "start"]
             | ["images", "create" | "load"]
-            | ["hyper", "pods"]
+            | ["hyper", "pods" | "templates"]
     )
 }
 
@@ -201,6 +202,10 @@ async fn own(call: Call, method: &Method, path: &[&str]) -> Result {
         ("GET", ["pods", name]) => pod::inspect(call, name).await,
         ("POST", ["pods", name, "start"]) => pod::start(call, name).await,
         ("DELETE", ["pods", name]) => pod::remove(call, name).await,
+        ("GET", ["templates"]) => template::list(call).await,
+        ("POST", ["templates"]) => template::create(call).await,
+        ("POST", ["templates", "prune"]) => template::prune(call).await,
+        ("DELETE", ["templates", key]) => template::remove(call, key).await,
         _ => missing(method, path),
     }
 }

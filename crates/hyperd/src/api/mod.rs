@@ -15,6 +15,7 @@ pub(crate) mod logs;
 pub(crate) mod pod;
 pub(crate) mod stats;
 pub(crate) mod system;
+pub(crate) mod template;
 
 use std::future::Future;
 

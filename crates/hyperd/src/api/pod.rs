@@ -1,7 +1,7 @@
 //! Pods: endpoints of our own.
 
 use hyper::StatusCode;
-use hyper_engine::{PodInfo, PodRequest};
+use hyper_engine::{Origin, PodInfo, PodRequest, TemplateUse};
 use serde_json::{Value, json};
 
 use super::to_the_end;
@@ -24,6 +24,7 @@ pub(crate) async fn create(call: Call) -> Result {
         labels: fields.string_map("Labels")?,
         kernel: optional(fields.string("Kernel")?),
         hypervisor: optional(fields.string("Hypervisor")?),
+        template: TemplateUse::parse(&fields.string("Template")?)?,
     };
     fields.finish()?;
     let id = to_the_end(async move { engine.create_pod(request).await }).await?;
@@ -81,6 +82,18 @@ fn pod(info: &PodInfo) -> Value {
             |vm| format!("{} ({})", vm.hypervisor, vm.accelerator),
         ),
         "KernelVersion": info.vm.as_ref().and_then(|vm| vm.kernel.clone()),
+        "Template": options.template.word(),
+        "Origin": info.vm.as_ref().map(|vm| origin(&vm.origin)),
         "Pid": info.vm.as_ref().and_then(|vm| vm.vmm_pid),
     })
+}
+
+/// How a VM came up, in words.
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Booted | Origin::Unable => "booted".to_owned(),
+        Origin::Cloned(key) => format!("cloned from template {key}"),
+        Origin::NoTemplate { unsound: None, .. } => "booted: there was no template yet".to_owned(),
+        Origin::NoTemplate { unsound: Some(why), .. } => format!("booted: the template was thrown away: {why}"),
+    }
 }

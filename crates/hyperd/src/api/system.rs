@@ -180,6 +180,7 @@ pub(crate) async fn hyper_info(call: Call) -> Result {
     let guest =
         |name: &str| places.guest_file(name).map(|path| path.display().to_string()).unwrap_or_default();
     let pods = engine.list_pods().await;
+    let templates = engine.templates().await?;
     ok(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "root": places.root.display().to_string(),
@@ -187,6 +188,11 @@ pub(crate) async fn hyper_info(call: Call) -> Result {
         "hypervisor": hypervisor,
         "guest": {"kernel": guest("vmlinux"), "initramfs": guest("initramfs.cpio")},
         "pods": {"total": pods.len(), "running": pods.iter().filter(|pod| pod.vm.is_some()).count()},
+        "templates": {
+            "enabled": engine.clones(),
+            "count": templates.len(),
+            "bytes": templates.iter().map(|template| template.bytes).sum::<u64>(),
+        },
         "defaults": {
             "memory_mib": DEFAULT_MEMORY_MIB,
             "memory_overhead_mib": OVERHEAD_MIB,

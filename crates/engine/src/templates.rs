@@ -1,0 +1,388 @@
+//! Templates that VMs are cloned from: made in the background at first use, few, the oldest out.
+//!
+//! What a template is and whether one fits is the shim's to know; here one is ordered, listed, and removed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_protocol::shim::{Origin, PodConfig, TapInterface, TemplateManifest};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::boot::BOOT_TIMEOUT;
+use crate::clock::Timestamp;
+use crate::engine::{Engine, Shared};
+use crate::error::{EngineError, Kind, Result};
+use crate::options::TemplateUse;
+use crate::shim::last_line;
+use crate::{ids, size};
+
+/// Most templates that are kept.
+const TEMPLATES_MAX: usize = 8;
+/// Most bytes on disk that they may take together.
+const BYTES_MAX: u64 = 4 << 30;
+/// Longest manifest.
+const MANIFEST_MAX: u64 = 64 << 10;
+/// How long a run that had no template is left alone before one is made: it shall not share the processors.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long the making may take beyond the boot: the memory is written to disk.
+const SAVING: Duration = Duration::from_secs(60);
+/// Priority of the making (`nice`).
+const NICENESS: i32 = 10;
+/// Directories in the runtime directory that are used for the making begin so.
+const WORKSHOP: &str = "template-";
+
+/// A template on disk.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// What it is.
+    pub manifest: TemplateManifest,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// When a pod was last cloned from it, or it was made.
+    pub used: Timestamp,
+}
+
+/// A template to make: that of pods with these options.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TemplateRequest {
+    /// Thousand millionths of a CPU; 0 for the default.
+    pub nano_cpus: i64,
+    /// Bytes of memory for its containers; 0 for the default.
+    pub memory: i64,
+    /// Without network.
+    pub isolated: bool,
+    /// Guest kernel; `None` for the installed one.
+    pub kernel: Option<String>,
+    /// Hypervisor driver.
+    pub hypervisor: Option<String>,
+}
+
+/// The engine's part of the templates.
+#[derive(Debug)]
+pub(crate) struct Templates {
+    root: Option<PathBuf>,
+    /// Keys of those being made, and of those that could not be.
+    ordered: Mutex<BTreeSet<String>>,
+}
+
+impl Templates {
+    pub(crate) fn new(root: Option<PathBuf>) -> Self {
+        Self { root, ordered: Mutex::default() }
+    }
+
+    /// The directory from which a pod's VM may be cloned.
+    pub(crate) fn directory_for(&self, wanted: TemplateUse) -> Option<PathBuf> {
+        self.root.clone().filter(|_| wanted == TemplateUse::Auto)
+    }
+}
+
+impl Engine {
+    /// Whether VMs are cloned from templates.
+    pub fn clones(&self) -> bool {
+        self.shared.templates.root.is_some()
+    }
+
+    /// The templates on disk, the one used last first.
+    ///
+    /// # Errors
+    /// Their directory cannot be read.
+    pub async fn templates(&self) -> Result<Vec<Template>> {
+        self.with_root(list).await
+    }
+
+    /// Makes the template of a kind of pods, or finds it.
+    ///
+    /// # Errors
+    /// Templates are switched off, a size that cannot be, or the VM cannot be booted and saved.
+    pub async fn create_template(&self, request: TemplateRequest) -> Result<Template> {
+        let shared = &self.shared;
+        let Some(root) = shared.templates.root.clone() else {
+            return Err(EngineError::conflict("templates are switched off (HYPER_TEMPLATES)"));
+        };
+        if let Some(kernel) = &request.kernel {
+            crate::validate::check_kernel(kernel)?;
+        }
+        let places = &shared.config.places;
+        let config = PodConfig {
+            dir: PathBuf::new(),
+            kernel: match &request.kernel {
+                Some(path) => PathBuf::from(path),
+                None => places.guest_file("vmlinux")?,
+            },
+            initramfs: places.guest_file("initramfs.cpio")?,
+            kernel_args: Vec::new(),
+            hypervisor: request.hypervisor,
+            vcpus: size::vcpus(request.nano_cpus, shared.accelerated())?,
+            memory_mib: size::memory_mib(request.memory)?,
+            hostname: "template".to_owned(),
+            domainname: String::new(),
+            sysctl: Default::default(),
+            interfaces: if request.isolated { Vec::new() } else { vec![slot()] },
+            autostop: false,
+            boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
+            templates: Some(root),
+        };
+        let manifest = shared.make_template(config).await?;
+        let found = self.templates().await?.into_iter().find(|template| template.manifest.key == manifest.key);
+        found.ok_or_else(|| EngineError::new(Kind::System, "the template was removed as soon as it was made"))
+    }
+
+    /// Removes a template by its key or the unambiguous beginning of it; pods cloned from it go on.
+    ///
+    /// # Errors
+    /// There is none, or its files cannot be removed.
+    pub async fn remove_template(&self, reference: &str) -> Result<()> {
+        let templates = self.templates().await?;
+        let mut matching =
+            templates.iter().filter(|t| !reference.is_empty() && t.manifest.key.starts_with(reference));
+        let key = match (matching.next(), matching.next()) {
+            (Some(template), None) => template.manifest.key.clone(),
+            (Some(_), Some(_)) => {
+                return Err(EngineError::invalid(format!("multiple templates begin with {reference}")));
+            }
+            (None, _) => return Err(EngineError::not_found(format!("No such template: {reference}"))),
+        };
+        self.with_root(move |root| remove(root, &key)).await
+    }
+
+    /// Removes every template; the next pod of each kind boots and has one made again.
+    ///
+    /// # Errors
+    /// Files cannot be removed.
+    pub async fn prune_templates(&self) -> Result<Vec<Template>> {
+        self.shared.templates.ordered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.with_root(|root| {
+            let templates = list(root)?;
+            templates.iter().try_for_each(|template| remove(root, &template.manifest.key))?;
+            Ok(templates)
+        })
+        .await
+    }
+
+    async fn with_root<T: Default + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Some(root) = self.shared.templates.root.clone() else { return Ok(T::default()) };
+        tokio::task::spawn_blocking(move || work(&root))
+            .await
+            .map_err(|error| EngineError::system("the work on templates ended early", error))?
+    }
+}
+
+impl Shared {
+    /// Takes note of how a pod's VM came up; where there was no template for it, one is made.
+    pub(crate) async fn note_origin(self: &Arc<Self>, origin: Origin, config: PodConfig) {
+        let Origin::NoTemplate { key, unsound } = origin else { return };
+        if let Some(why) = unsound {
+            tracing::warn!(key, why, "a template was thrown away, and the pod booted");
+        }
+        if !self.templates.ordered.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            return;
+        }
+        tokio::time::sleep(QUIET).await;
+        match self.make_template(config).await {
+            Ok(manifest) => {
+                tracing::info!(key, took_ms = manifest.took_ms, "made a template");
+                // When it is gone one day, it may be made again.
+                self.templates.ordered.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            }
+            // It is not tried again: what fails once would keep the machine busy with each pod.
+            Err(error) => tracing::warn!(key, error = %error.report(), "cannot make a template"),
+        }
+    }
+
+    /// Has the shim make a template, and removes those that are too many then.
+    async fn make_template(&self, mut config: PodConfig) -> Result<TemplateManifest> {
+        let dir = self.config.places.run.join(format!("{WORKSHOP}{}", ids::pod_id()));
+        let failed = |error: io::Error| EngineError::system("cannot make a directory for a template", error);
+        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+        config.dir.clone_from(&dir);
+        let made = self.run_template(&config).await;
+        let _ = tokio::fs::remove_dir_all(&dir).await;
+        let manifest = made?;
+        if let Some(root) = config.templates {
+            let kept = manifest.key.clone();
+            let trimmed = tokio::task::spawn_blocking(move || trim(&root, &kept)).await;
+            if let Ok(Err(error)) = trimmed {
+                tracing::warn!(error = %error.report(), "templates that are too many stay");
+            }
+        }
+        Ok(manifest)
+    }
+
+    async fn run_template(&self, config: &PodConfig) -> Result<TemplateManifest> {
+        let failed = |error: io::Error| EngineError::system("cannot run the shim to make a template", error);
+        let text = serde_json::to_vec(config)
+            .map_err(|error| EngineError::system("cannot encode a pod's configuration", error))?;
+        let mut child = tokio::process::Command::new(self.shim_program()?)
+            .arg("template")
+            .current_dir(&config.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            // At its own priority it is made as well.
+            let _ = rustix::process::setpriority_process(Some(pid), NICENESS);
+        }
+        let mut stdin = child.stdin.take().expect("it was made a pipe");
+        stdin.write_all(&text).await.map_err(failed)?;
+        drop(stdin);
+        let output = tokio::time::timeout(BOOT_TIMEOUT + SAVING, child.wait_with_output())
+            .await
+            .map_err(|_| EngineError::new(Kind::System, "the template was not made in time"))?
+            .map_err(failed)?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(EngineError::new(
+                Kind::System,
+                format!("cannot make a template: {}", last_line(&stderr)),
+            ));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| EngineError::system("the shim tells no template", error))
+    }
+
+    /// Removes what a daemon left that died while a template was made.
+    pub(crate) fn clear_workshops(&self) {
+        for entry in fs::read_dir(&self.config.places.run).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(WORKSHOP) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// Stands for an interface: the template has the slot, the clone the interface.
+fn slot() -> TapInterface {
+    TapInterface {
+        tap: String::new(),
+        name: String::new(),
+        mac: String::new(),
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        mtu: 0,
+    }
+}
+
+/// The templates under `root`, the one used last first. What is none is passed over.
+fn list(root: &Path) -> Result<Vec<Template>> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(EngineError::system(format!("cannot read {}", root.display()), error)),
+    };
+    let mut templates: Vec<_> = entries.flatten().filter_map(|entry| read(&entry.path())).collect();
+    templates.sort_by_key(|template| std::cmp::Reverse(template.used));
+    Ok(templates)
+}
+
+fn read(dir: &Path) -> Option<Template> {
+    let file = fs::File::open(dir.join(TemplateManifest::FILE)).ok()?;
+    let status = file.metadata().ok()?;
+    let mut text = Vec::new();
+    file.take(MANIFEST_MAX).read_to_end(&mut text).ok()?;
+    let manifest: TemplateManifest = serde_json::from_slice(&text).ok()?;
+    if dir.file_name()?.to_str()? != manifest.key {
+        return None;
+    }
+    let blocks = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.blocks());
+    let bytes = fs::read_dir(dir).ok()?.flatten().map(blocks).sum::<u64>() * 512;
+    let used = Timestamp::from_parts(status.mtime(), status.mtime_nsec());
+    Some(Template { manifest, bytes, used })
+}
+
+fn remove(root: &Path, key: &str) -> Result<()> {
+    let failed = |error| EngineError::system(format!("cannot remove template {key}"), error);
+    // Out of the way at once: nobody finds half of it.
+    let gone = root.join(format!(".new-{key}-gone"));
+    match fs::rename(root.join(key), &gone) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    }
+    fs::remove_dir_all(gone).map_err(failed)
+}
+
+/// Removes the oldest until the rest is within bounds; never the one just made.
+fn trim(root: &Path, kept: &str) -> Result<()> {
+    let mut count = 0;
+    let mut bytes = 0;
+    for template in list(root)? {
+        count += 1;
+        bytes += template.bytes;
+        if (count > TEMPLATES_MAX || bytes > BYTES_MAX) && template.manifest.key != kept {
+            remove(root, &template.manifest.key)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(root: &Path, key: &str, age_s: u64) {
+        let dir = root.join(key);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("memory"), vec![1; 8192]).unwrap();
+        let manifest = TemplateManifest {
+            key: key.to_owned(),
+            hypervisor: "qemu".to_owned(),
+            accelerator: "tcg".to_owned(),
+            version: "7.2".to_owned(),
+            vcpus: 1,
+            memory_mib: 1,
+            nic_slots: 1,
+            kernel: "/k".into(),
+            kernel_args: Vec::new(),
+            created_unix_ns: 0,
+            took_ms: 1,
+            files: Default::default(),
+        };
+        let file = dir.join(TemplateManifest::FILE);
+        fs::write(&file, serde_json::to_vec(&manifest).unwrap()).unwrap();
+        let time = std::time::SystemTime::now() - Duration::from_secs(age_s);
+        fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+    }
+
+    #[test]
+    fn oldest_templates_go_when_there_are_too_many() {
+        let root = tempfile::tempdir().unwrap();
+        for n in 0..10 {
+            template(root.path(), &format!("k{n}"), n * 100);
+        }
+        fs::create_dir(root.path().join(".new-k11")).unwrap();
+        fs::write(root.path().join("lock"), "").unwrap();
+        let keys = || -> Vec<String> {
+            list(root.path()).unwrap().into_iter().map(|template| template.manifest.key).collect()
+        };
+        assert_eq!(keys().len(), 10);
+        // The oldest of all was just made.
+        trim(root.path(), "k9").unwrap();
+        assert_eq!(keys(), ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k9"]);
+        assert!(list(root.path()).unwrap().iter().all(|template| template.bytes >= 8192));
+        remove(root.path(), "k0").unwrap();
+        remove(root.path(), "k0").unwrap();
+        assert_eq!(keys().len(), 8);
+        assert!(list(&root.path().join("nosuch")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn words_for_the_use_of_templates() {
+        assert_eq!(TemplateUse::parse("").unwrap(), TemplateUse::Auto);
+        assert_eq!(TemplateUse::parse("never").unwrap(), TemplateUse::Never);
+        assert!(TemplateUse::parse("always").unwrap_err().message.contains("always"));
+        let templates = Templates::new(Some("/t".into()));
+        assert_eq!(templates.directory_for(TemplateUse::Auto), Some("/t".into()));
+        assert_eq!(templates.directory_for(TemplateUse::Never), None);
+    }
+}

@@ -33,6 +33,7 @@ pub fn run() -> Result<(), Failed> {
     // Whatever runs out of memory, it must not be the one who tells of it.
     fs::write("/proc/self/oom_score_adj", "-1000").attempt(|| "protect the agent".to_owned())?;
     raise_limits()?;
+    hurry_grace_periods();
     watch_for_disks();
     network::bring_up_loopback()?;
     let places = Places::default();
@@ -129,6 +130,15 @@ fn watch_for_disks() {
     {
         // Then disks are found when their bus is asked, which takes longer.
         console::say(format_args!("cannot watch for disks: {error}"));
+    }
+}
+
+/// Has the kernel wait actively for what it must wait for before it moves a process into a cgroup or takes a mount or an
+/// interface away: a wait of some timer ticks otherwise, several of them in the start of a container.
+fn hurry_grace_periods() {
+    if let Err(error) = fs::write("/sys/kernel/rcu_expedited", "1") {
+        // All the same is done, later.
+        console::say(format_args!("cannot hurry grace periods: {error}"));
     }
 }
 

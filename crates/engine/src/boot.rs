@@ -123,7 +123,8 @@ impl Engine {
         let mut vm = pod.vm.lock().await;
         let ends = vm.members.len() <= 1 && vm.members.contains(container) && !pod.lock().explicit;
         // Other containers of the pod may have files in it that are kept.
-        if ends && self.shared.registry.in_pod(&pod.id).len() <= 1 {
+        let others = self.shared.registry.in_pod(&pod.id).iter().any(|other| other.id != container);
+        if ends && !others {
             vm.members.clear();
             pod.set_shim(&mut vm, None);
             self.shared.clear_pod(pod).await;
@@ -206,11 +207,8 @@ impl Shared {
             configured?;
             steps.time("boot pod", shim.boot(BOOT_TIMEOUT)).await
         };
-        let (booted, written, made) = tokio::join!(
-            booted,
-            steps.time("write pod record", self.db.put_pod(record)),
-            make(&shim),
-        );
+        let (booted, written, made) =
+            tokio::join!(booted, steps.time("write pod record", self.db.put_pod(record)), make(&shim),);
         if let Err(error) = booted.and(written) {
             let console = console_tail(&dir);
             shim.shutdown().await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper_image::{RegistryConfig, Store};
 use hyper_network::{Network, NetworkConfig, NetworkError};
@@ -19,6 +20,9 @@ use crate::options::{ContainerRecord, State};
 use crate::places::{Places, RootLock};
 use crate::registry::{Container, Registry};
 use crate::templates::Templates;
+
+/// How long a daemon that ends waits for VMs that are ending.
+const ENDINGS: Duration = Duration::from_secs(10);
 
 /// What shims call execution on the host's own processors.
 const ACCELERATED: &str = "kvm";
@@ -58,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) id: String,
     pub(crate) templates: Templates,
+    /// Held for reading while the VM of a container ends that nobody knows any more.
+    pub(crate) endings: tokio::sync::RwLock<()>,
     accelerated: AtomicBool,
     network: OnceCell<Network>,
     _lock: RootLock,
@@ -126,6 +132,8 @@ impl Engine {
 
     /// Takes the default network down unless a pod uses it: the last deed of a daemon that ends.
     pub async fn close(&self) {
+        // Nobody would end these VMs before the next daemon comes.
+        let _ = tokio::time::timeout(ENDINGS, self.shared.endings.write()).await;
         if !self.shared.network_was_used() {
             return;
         }
@@ -163,6 +171,7 @@ impl Shared {
         Ok(Self {
             layers: Layers::new(config.places.cache()),
             templates: Templates::new(config.templates.clone()),
+            endings: tokio::sync::RwLock::default(),
             membership: tokio::sync::Mutex::default(),
             config,
             db,

@@ -94,10 +94,12 @@ impl Engine {
         self.record_exit(container, exit.ok(), record).await;
         container.drained().await;
         if container.lock().options.auto_remove {
-            // Nothing of it is kept, so nothing has to be written out.
-            self.drop_from_pod(pod, &container.id).await;
             drop(transition);
-            return self.remove_quietly(container).await;
+            let _ending = self.shared.endings.read().await;
+            // Who waits for it to be gone need not wait for its VM to be gone as well.
+            self.remove_quietly(container).await;
+            // Nothing of it is kept, so nothing has to be written out.
+            return self.drop_from_pod(pod, &container.id).await;
         }
         let steps = podsock::timeline(shim.dir()).await.unwrap_or_default();
         if !steps.is_empty() {

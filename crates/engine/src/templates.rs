@@ -129,7 +129,8 @@ impl Engine {
             templates: Some(root),
         };
         let manifest = shared.make_template(config).await?;
-        let found = self.templates().await?.into_iter().find(|template| template.manifest.key == manifest.key);
+        let found =
+            self.templates().await?.into_iter().find(|template| template.manifest.key == manifest.key);
         found.ok_or_else(|| EngineError::new(Kind::System, "the template was removed as soon as it was made"))
     }
 

@@ -120,7 +120,11 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Args, ArgsError>
         Some("template") => Action::Template,
         _ => return Err(ArgsError::Action),
     };
-    if matches!(args.action, Action::Doctor | Action::Template) || is_id(&args.id) { Ok(args) } else { Err(ArgsError::Id(args.id)) }
+    if matches!(args.action, Action::Doctor | Action::Template) || is_id(&args.id) {
+        Ok(args)
+    } else {
+        Err(ArgsError::Id(args.id))
+    }
 }
 
 /// Whether a name is one that a container or exec can have, and a safe file name.

@@ -121,7 +121,8 @@ fn check(dir: &Path, key: &str) -> anyhow::Result<bool> {
 }
 
 fn mark(metadata: &fs::Metadata) -> FileMark {
-    let ns = |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+    let ns =
+        |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
     FileMark {
         inode: metadata.ino(),
         size: metadata.size(),
@@ -153,9 +154,14 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
     let key = key(&*hypervisor, &vm_config)
         .context("cannot look at kernel and initial filesystem")?
         .with_context(|| format!("{} has no templates", hypervisor.name()))?;
-    DirBuilder::new().recursive(true).mode(0o700).create(root).context("cannot make the templates' directory")?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(root)
+        .context("cannot make the templates' directory")?;
     // One makes it, others wait and find it.
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"));
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"));
     let lock = lock.context("cannot open the templates' lock")?;
     flock(&lock, FlockOperation::LockExclusive).context("cannot take the templates' lock")?;
     clear_unfinished(root);
@@ -186,8 +192,11 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
             took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             files,
         };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(TemplateManifest::FILE))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(dir.join(TemplateManifest::FILE))?;
         file.write_all(&serde_json::to_vec(&manifest)?)?;
         file.sync_all()?;
         fs::rename(&dir, root.join(&key))?;
@@ -209,7 +218,8 @@ async fn fill(
 ) -> anyhow::Result<(String, String)> {
     let vm = hypervisor.launch(vm_config).await.context("cannot launch the VM")?;
     let made = async {
-        let answered = tokio::time::timeout(Duration::from_millis(config.boot_timeout_ms), answer(&*vm)).await;
+        let answered =
+            tokio::time::timeout(Duration::from_millis(config.boot_timeout_ms), answer(&*vm)).await;
         answered.context("the guest's agent did not answer in time")??;
         // Private to its owner, as is everything that a guest may one day have secrets in.
         let memory = OpenOptions::new().write(true).open(dir.join(Start::MEMORY))?;
@@ -287,7 +297,8 @@ mod tests {
 
     #[test]
     fn template_that_was_touched_is_thrown_away() {
-        let spoil: [(&str, fn(&Path)); 6] = [
+        type Spoil = fn(&Path);
+        let spoil: [(&str, Spoil); 6] = [
             ("memory has 4096 bytes instead of 8192", |dir| {
                 OpenOptions::new().write(true).open(dir.join("memory")).unwrap().set_len(4096).unwrap();
             }),

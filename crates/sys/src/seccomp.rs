@@ -20,7 +20,7 @@ pub struct Instruction {
 }
 
 impl Instruction {
-    pub(crate) fn to_kernel(&self) -> libc::sock_filter {
+    pub(crate) fn to_kernel(self) -> libc::sock_filter {
         libc::sock_filter { code: self.code, jt: self.jump_true, jf: self.jump_false, k: self.operand }
     }
 }
@@ -73,7 +73,8 @@ pub fn install(program: &[Instruction], flags: u64) -> io::Result<()> {
     if program.len() > MAX_INSTRUCTIONS || flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let mut instructions: Vec<libc::sock_filter> = program.iter().map(Instruction::to_kernel).collect();
+    let mut instructions: Vec<libc::sock_filter> =
+        program.iter().copied().map(Instruction::to_kernel).collect();
     let filter = libc::sock_fprog { len: program.len() as u16, filter: instructions.as_mut_ptr() };
     // SAFETY: `filter` points at `len` instructions, which the kernel copies and verifies.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &filter) };

@@ -41,7 +41,7 @@ pub fn new_session(command: &mut Command) {
 
 /// Gives the child no-new-privileges and a system call filter, before it runs its program.
 pub fn filter_system_calls(command: &mut Command, program: &[Instruction]) {
-    let filter: Vec<libc::sock_filter> = program.iter().map(Instruction::to_kernel).collect();
+    let filter: Vec<libc::sock_filter> = program.iter().copied().map(Instruction::to_kernel).collect();
     // SAFETY: the closure calls only prctl and seccomp and allocates nothing; the instructions, which the kernel
     // copies and verifies, stay where they are as long as the closure owns them.
     unsafe {

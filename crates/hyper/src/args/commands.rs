@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand};
+use super::groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand};
 use crate::commands::*;
 
 /// Docker images, straight on a hypervisor
@@ -68,6 +68,9 @@ pub enum Command {
     /// Manage pods
     #[command(subcommand, arg_required_else_help = true)]
     Pod(PodCommand),
+    /// Manage the templates that pods' VMs are cloned from
+    #[command(subcommand, arg_required_else_help = true)]
+    Template(TemplateCommand),
     /// Manage Hyper
     #[command(subcommand, arg_required_else_help = true)]
     System(SystemCommand),

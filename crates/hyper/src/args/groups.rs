@@ -1,4 +1,4 @@
-//! The command groups: `container`, `image`, `pod`, `system`.
+//! The command groups: `container`, `image`, `pod`, `template`, `system`.
 
 use std::ffi::OsString;
 
@@ -93,7 +93,7 @@ pub enum PodCommand {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(PodListArgs),
     /// Create a pod that stays until it is removed
-    Create(PodCreateArgs),
+    Create(Box<PodCreateArgs>),
     /// Display detailed information on one or more pods
     Inspect(PodInspectArgs),
     /// Boot one or more pods that have no container yet
@@ -101,6 +101,24 @@ pub enum PodCommand {
     /// Remove one or more pods
     #[command(visible_alias = "remove")]
     Rm(PodRemoveArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// `hyper template …`
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// List templates
+    #[command(visible_alias = "list")]
+    Ls(TemplateListArgs),
+    /// Make the template for a kind of pods, or find it
+    Create(TemplateCreateArgs),
+    /// Remove all templates
+    Prune(TemplatePruneArgs),
+    /// Remove one or more templates
+    #[command(visible_alias = "remove")]
+    Rm(TemplateNamesArgs),
     /// A command that we do not have.
     #[command(external_subcommand)]
     Other(Vec<OsString>),

@@ -130,10 +130,11 @@ fn flags_become_the_apis_fields() {
         (&["--log-opt", "max-size=1m"], "/HostConfig/LogConfig/Config", json!({"max-size": "1m"})),
         (&["--restart", "no"], "/HostConfig/RestartPolicy/Name", json!("no")),
         (
-            &["--pod", "p", "--hypervisor", "qemu", "--kernel", "/proc/version"],
+            &["--pod", "p", "--hypervisor", "qemu", "--kernel", "/proc/version", "--template=never"],
             "/HostConfig/Annotations",
             json!({
                 "io.hyper.pod": "p", "io.hyper.hypervisor": "qemu", "io.hyper.kernel": "/proc/version",
+                "io.hyper.template": "never",
             }),
         ),
     ];

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 
 use super::*;
-use crate::args::{Command, ContainerCommand, ImageCommand, PodCommand, SystemCommand, refuse_command};
+use crate::args::{
+    Command, ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, refuse_command,
+};
 use crate::error::Outcome;
 
 /// Runs `command`.
@@ -23,6 +25,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Container(command) => container(app, command).await,
         Command::Image(command) => image(app, command).await,
         Command::Pod(command) => pod(app, command).await,
+        Command::Template(command) => template(app, command).await,
         Command::System(command) => system(app, command).await,
         Command::Attach(args) => attach::attach(app, args).await,
         Command::Create(args) => create::create(app, args).await,
@@ -96,11 +99,21 @@ async fn image(app: &App, command: ImageCommand) -> Outcome {
 async fn pod(app: &App, command: PodCommand) -> Outcome {
     match command {
         PodCommand::Ls(args) => pods::list(app, args).await,
-        PodCommand::Create(args) => pods::create(app, args).await,
+        PodCommand::Create(args) => pods::create(app, *args).await,
         PodCommand::Inspect(args) => pods::inspect(app, args).await,
         PodCommand::Start(args) => pods::start(app, args).await,
         PodCommand::Rm(args) => pods::remove(app, args).await,
         PodCommand::Other(words) => unknown("pod ", &words),
+    }
+}
+
+async fn template(app: &App, command: TemplateCommand) -> Outcome {
+    match command {
+        TemplateCommand::Ls(args) => templates::list(app, args).await,
+        TemplateCommand::Create(args) => templates::create(app, args).await,
+        TemplateCommand::Prune(args) => templates::prune(app, args).await,
+        TemplateCommand::Rm(args) => templates::remove(app, args).await,
+        TemplateCommand::Other(words) => unknown("template ", &words),
     }
 }
 

@@ -29,6 +29,7 @@ mod start;
 mod stats;
 mod stats_row;
 mod tag;
+mod templates;
 mod top;
 mod version;
 
@@ -57,5 +58,6 @@ pub use save::SaveArgs;
 pub use start::StartArgs;
 pub use stats::StatsArgs;
 pub use tag::TagArgs;
+pub use templates::{TemplateCreateArgs, TemplateListArgs, TemplateNamesArgs, TemplatePruneArgs};
 pub use top::TopArgs;
 pub use version::{VersionArgs, version_line};

@@ -51,6 +51,9 @@ pub struct PodCreateArgs {
     /// Boot the pod with this kernel
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
+    /// Clone the pod's VM from a template where there is one, or never
+    #[arg(long, value_name = "USE", value_parser = ["auto", "never"])]
+    template: Option<String>,
     /// Set meta data on the pod
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
@@ -177,6 +180,7 @@ fn body(args: &PodCreateArgs) -> Result<serde_json::Value, FlagError> {
     set("Hostname", args.hostname.as_ref().map(|name| json!(name)));
     set("Domainname", args.domainname.as_ref().map(|name| json!(name)));
     set("Hypervisor", args.hypervisor.as_ref().map(|name| json!(name)));
+    set("Template", args.template.as_ref().map(|word| json!(word)));
     set("Kernel", args.kernel.as_deref().map(kernel_path).transpose()?.map(|path| json!(path)));
     set("NetworkDisabled", (args.network == "none").then_some(json!(true)));
     set("Labels", (!args.label.is_empty()).then_some(json!(labels(&[], &args.label)?)));

@@ -38,7 +38,10 @@ pub struct ImagePruneArgs {
 }
 
 /// Asks; only a `y` is a yes.
-fn confirmed(warning: &str) -> Result<bool, Failure> {
+///
+/// # Errors
+/// Standard output is closed.
+pub fn confirmed(warning: &str) -> Result<bool, Failure> {
     output::write(&format!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "))?;
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
@@ -91,7 +94,11 @@ pub async fn images(app: &App, args: ImagePruneArgs) -> Outcome {
     report("Deleted Images:\n", lines, pruned.space_reclaimed)
 }
 
-fn report(heading: &str, lines: String, reclaimed: Option<i64>) -> Outcome {
+/// Prints what went and how much room that makes.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn report(heading: &str, lines: String, reclaimed: Option<i64>) -> Outcome {
     let gone = if lines.is_empty() { String::new() } else { format!("{heading}{lines}\n") };
     output::line(&format!(
         "{gone}Total reclaimed space: {}",

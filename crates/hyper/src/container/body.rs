@@ -19,6 +19,8 @@ use super::{ContainerFlags, FlagError, environment, labels, parse_bytes};
 const POD: &str = "io.hyper.pod";
 /// Annotation with the absolute path of the pod's kernel.
 const KERNEL: &str = "io.hyper.kernel";
+/// Annotation that says whether the VM may be a clone of a template.
+const TEMPLATE: &str = "io.hyper.template";
 /// Annotation that names the hypervisor.
 const HYPERVISOR: &str = "io.hyper.hypervisor";
 /// Largest seccomp profile, in bytes: far above any real one.
@@ -184,6 +186,9 @@ fn annotations(flags: &ContainerFlags) -> Result<Option<HashMap<String, String>>
     }
     if let Some(hypervisor) = &flags.hypervisor {
         annotations.insert(HYPERVISOR.to_owned(), hypervisor.clone());
+    }
+    if let Some(template) = &flags.template {
+        annotations.insert(TEMPLATE.to_owned(), template.clone());
     }
     if let Some(kernel) = &flags.kernel {
         annotations.insert(KERNEL.to_owned(), kernel_path(kernel)?);

@@ -178,6 +178,9 @@ pub struct ContainerFlags {
     /// Run in this pod, together with its other containers
     #[arg(long, value_name = "NAME")]
     pub pod: Option<String>,
+    /// Clone the pod's VM from a template where there is one, or never
+    #[arg(long, value_name = "USE", value_parser = ["auto", "never"])]
+    pub template: Option<String>,
     /// Boot the pod with this kernel
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,

@@ -94,6 +94,8 @@ fn origin(origin: &Origin) -> String {
         Origin::Booted | Origin::Unable => "booted".to_owned(),
         Origin::Cloned(key) => format!("cloned from template {key}"),
         Origin::NoTemplate { unsound: None, .. } => "booted: there was no template yet".to_owned(),
-        Origin::NoTemplate { unsound: Some(why), .. } => format!("booted: the template was thrown away: {why}"),
+        Origin::NoTemplate { unsound: Some(why), .. } => {
+            format!("booted: the template was thrown away: {why}")
+        }
     }
 }

@@ -441,7 +441,8 @@ mod tests {
         let dir = PathBuf::from("/var/lib/hyper/templates/k");
         let template = lines(&VmConfig { start: Start::Template(dir.clone()), ..config() }, Accelerator::Tcg);
         let clone = lines(&VmConfig { start: Start::Clone(dir), ..config() }, Accelerator::Tcg);
-        let memory = "-object memory-backend-file,id=ram0,size=512M,mem-path=/var/lib/hyper/templates/k/memory";
+        let memory =
+            "-object memory-backend-file,id=ram0,size=512M,mem-path=/var/lib/hyper/templates/k/memory";
         assert!(template.contains(&format!("{memory},share=on\n")), "{template}");
         assert!(clone.contains(&format!("{memory},share=off\n")), "{clone}");
         for text in [&template, &clone] {

@@ -170,8 +170,9 @@ impl Hypervisor for Qemu {
         // What the guest sees of the processor is that of this machine.
         let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let one = processors.split("\n\n").next().unwrap_or_default().lines();
-        let fixed: Vec<_> =
-            one.filter(|line| ["model name", "microcode", "flags"].iter().any(|f| line.starts_with(f))).collect();
+        let fixed: Vec<_> = one
+            .filter(|line| ["model name", "microcode", "flags"].iter().any(|f| line.starts_with(f)))
+            .collect();
         let machine = argv::template_kind(config, &self.probe);
         Some(format!("{} {identity:?}\n{machine}\n{}", program.display(), fixed.join("\n")))
     }
@@ -247,7 +248,11 @@ fn check(config: &VmConfig) -> Result<(), LaunchError> {
             let memory = dir.join(Start::MEMORY);
             let size = fs::metadata(&memory).map_err(file("find", &memory))?.len();
             if size != u64::from(config.memory_mib) << 20 {
-                return refuse(format!("{} has {size} bytes, not {} MiB", memory.display(), config.memory_mib));
+                return refuse(format!(
+                    "{} has {size} bytes, not {} MiB",
+                    memory.display(),
+                    config.memory_mib
+                ));
             }
         }
         Start::Boot | Start::Template(_) => {

@@ -45,7 +45,10 @@ pub async fn save(qmp: &Qmp, dir: &Path) -> Result<(), VmError> {
         kept.sync_all()?;
         File::open(memory)?.sync_all()
     });
-    synced.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(io("write the template to disk"))
+    synced
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(io("write the template to disk"))
 }
 
 /// Brings up a clone, by the state behind QEMU's descriptor `state`, and lets it run.
@@ -69,14 +72,16 @@ async fn migrated(events: &mut broadcast::Receiver<Event>) -> Result<(), VmError
     let end = async {
         loop {
             match events.recv().await {
-                Ok(event) if event.name == "MIGRATION" => match event.data.get("status").and_then(Value::as_str) {
-                    Some("completed") => return Ok(()),
-                    Some("failed") => {
-                        let message = "the state of the devices cannot be saved or restored".into();
-                        return Err(VmError::Refused { command: "migrate".into(), message });
+                Ok(event) if event.name == "MIGRATION" => {
+                    match event.data.get("status").and_then(Value::as_str) {
+                        Some("completed") => return Ok(()),
+                        Some("failed") => {
+                            let message = "the state of the devices cannot be saved or restored".into();
+                            return Err(VmError::Refused { command: "migrate".into(), message });
+                        }
+                        _ => {}
                     }
-                    _ => {}
-                },
+                }
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => {
                     return Err(VmError::Gone("its control socket closed".into()));
@@ -85,5 +90,7 @@ async fn migrated(events: &mut broadcast::Receiver<Event>) -> Result<(), VmError
         }
     };
     let seconds = MIGRATION.as_secs();
-    timeout(MIGRATION, end).await.unwrap_or_else(|_| Err(VmError::Timeout { command: "migrate".into(), seconds }))
+    timeout(MIGRATION, end)
+        .await
+        .unwrap_or_else(|_| Err(VmError::Timeout { command: "migrate".into(), seconds }))
 }

@@ -97,6 +97,7 @@ impl Engine {
                 let _ = tokio::task::spawn_blocking(learn).await;
                 shared.note_origin(state.origin, config).await;
             }
+            shared.refill();
         });
         made.map(|()| shim)
     }
@@ -166,6 +167,10 @@ impl Shared {
         steps: &Steps,
         make: impl AsyncFnOnce(&Shim) -> Result<()>,
     ) -> Result<Booted> {
+        if let Some((shim, config)) = self.wake(pod, steps).await {
+            let made = make(&shim).await;
+            return Ok(Booted { shim, made, config });
+        }
         let places = &self.config.places;
         let options = pod.record().options;
         let dir = places.pod(&pod.id);
@@ -177,7 +182,7 @@ impl Shared {
         let program = self.shim_program()?;
         make_pod_dir(&dir)?;
         let shim = steps.time("start shim", Shim::start(&program, &pod.id, &dir));
-        let endpoint = steps.time("attach network", self.attach_network(pod, &options));
+        let endpoint = steps.time("attach network", self.attach_network(&pod.id, &options));
         let (shim, endpoint) = tokio::join!(shim, endpoint);
         let (shim, endpoint) = (shim?, endpoint?);
         {
@@ -217,15 +222,15 @@ impl Shared {
         Ok(Booted { shim, made, config })
     }
 
-    async fn attach_network(&self, pod: &Arc<Pod>, options: &PodOptions) -> Result<Option<Endpoint>> {
+    pub(crate) async fn attach_network(&self, pod: &str, options: &PodOptions) -> Result<Option<Endpoint>> {
         if !options.network {
             return Ok(None);
         }
         let network = self.network().await?;
-        Ok(Some(network.attach(&pod.id).await?))
+        Ok(Some(network.attach(pod).await?))
     }
 
-    async fn detach_network(&self, pod: &str, endpoint: Option<Endpoint>) {
+    pub(crate) async fn detach_network(&self, pod: &str, endpoint: Option<Endpoint>) {
         let Some(endpoint) = endpoint else { return };
         let detached = match self.network().await {
             Ok(network) => network.detach(&endpoint).await.map_err(EngineError::from),
@@ -272,7 +277,7 @@ impl Shared {
     }
 }
 
-fn make_pod_dir(dir: &Path) -> Result<()> {
+pub(crate) fn make_pod_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     if dir.exists() {
         let _ = std::fs::remove_dir_all(dir);
@@ -282,7 +287,7 @@ fn make_pod_dir(dir: &Path) -> Result<()> {
     })
 }
 
-fn interface(endpoint: &Endpoint) -> TapInterface {
+pub(crate) fn interface(endpoint: &Endpoint) -> TapInterface {
     TapInterface {
         tap: endpoint.tap.clone(),
         name: INTERFACE.to_owned(),

@@ -196,7 +196,8 @@ impl Engine {
             validate::check_kernel(kernel)?;
         }
         Ok(Place::New(Box::new(PodRecord {
-            id: ids::pod_id(),
+            // That of a VM that is ready, if it starts soon.
+            id: self.shared.reserve(&pod).unwrap_or_else(ids::pod_id),
             name,
             explicit: false,
             created,

@@ -18,6 +18,7 @@ use crate::filter::Filters;
 use crate::layer::Layers;
 use crate::options::{ContainerRecord, State};
 use crate::places::{Places, RootLock};
+use crate::pool::Pool;
 use crate::registry::{Container, Registry};
 use crate::templates::Templates;
 
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub shim: Option<std::path::PathBuf>,
     /// Directory of templates; `None` to boot every VM.
     pub templates: Option<std::path::PathBuf>,
+    /// VMs of the default kind that are kept ready; `None` for as many as the host's memory suggests.
+    pub pool: Option<usize>,
 }
 
 /// One instance's containers, pods and images. A clone is another handle of the same.
@@ -62,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) id: String,
     pub(crate) templates: Templates,
+    pub(crate) pool: Pool,
     /// Held for reading while the VM of a container ends that nobody knows any more.
     pub(crate) endings: tokio::sync::RwLock<()>,
     accelerated: AtomicBool,
@@ -86,6 +90,7 @@ impl Engine {
             .map_err(|error| EngineError::system("cannot open the engine's state", error))??;
         let engine = Self { shared: Arc::new(shared) };
         engine.restore().await?;
+        engine.shared.refill();
         Ok(engine)
     }
 
@@ -132,6 +137,7 @@ impl Engine {
 
     /// Takes the default network down unless a pod uses it: the last deed of a daemon that ends.
     pub async fn close(&self) {
+        self.shared.drain_pool().await;
         // Nobody would end these VMs before the next daemon comes.
         let _ = tokio::time::timeout(ENDINGS, self.shared.endings.write()).await;
         if !self.shared.network_was_used() {
@@ -171,6 +177,8 @@ impl Shared {
         Ok(Self {
             layers: Layers::new(config.places.cache()),
             templates: Templates::new(config.templates.clone()),
+            // Without templates each would be a boot that nobody asked for.
+            pool: Pool::new(if config.templates.is_some() { config.pool } else { Some(0) }),
             endings: tokio::sync::RwLock::default(),
             membership: tokio::sync::Mutex::default(),
             config,

@@ -30,6 +30,7 @@ mod options;
 mod places;
 mod pods;
 mod podsock;
+mod pool;
 mod registry;
 mod restore;
 mod shim;
@@ -68,6 +69,7 @@ pub use options::{
 pub use places::{DEFAULT_ROOT, DEFAULT_RUN, Places};
 pub use pods::{PodInfo, PodRequest};
 pub use podsock::AttachStreams;
+pub use pool::PoolInfo;
 pub use signal::parse as parse_signal;
 pub use size::{DEFAULT_MEMORY_MIB, OVERHEAD_MIB, host_cpus};
 pub use spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, ExecOptions};

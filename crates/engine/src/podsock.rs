@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_protocol::agent::{Process, Stats};
-use hyper_protocol::shim::{Phase, PodReply, PodRequest, PodState, files};
+use hyper_protocol::shim::{Identity, Phase, PodReply, PodRequest, PodState, files};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -75,6 +75,22 @@ pub(crate) async fn processes(dir: &Path, container: &str) -> Result<Vec<Process
 pub(crate) async fn inspect(dir: &Path) -> Result<PodState> {
     match ask(dir, &PodRequest::Inspect).await? {
         (PodReply::Pod(state), _) => Ok(state),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Stops a pod's processors until it is woken.
+pub(crate) async fn rest(dir: &Path) -> Result<()> {
+    match ask(dir, &PodRequest::Rest).await? {
+        (PodReply::Done, _) => Ok(()),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Lets a resting pod run, as another one.
+pub(crate) async fn wake(dir: &Path, identity: Identity) -> Result<()> {
+    match ask(dir, &PodRequest::Wake(Box::new(identity))).await? {
+        (PodReply::Done, _) => Ok(()),
         _ => Err(unexpected()),
     }
 }

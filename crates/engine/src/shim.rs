@@ -50,7 +50,7 @@ const STOP_SECONDS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Name of the file with the VMM's process number, in a pod's directory.
-const VMM_PID: &str = "qemu.pid";
+pub(crate) const VMM_PID: &str = "qemu.pid";
 
 /// Most bytes that `start` may print.
 const ADDRESS_MAX: usize = 4096;

@@ -166,7 +166,7 @@ impl Engine {
         .await
     }
 
-    async fn with_root<T: Default + Send + 'static>(
+    pub(crate) async fn with_root<T: Default + Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
     ) -> Result<T> {

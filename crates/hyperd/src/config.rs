@@ -17,6 +17,7 @@ usage: hyperd [OPTIONS]
   --guest DIR               guest kernel and initramfs (HYPER_GUEST)
   --shim PATH               the shim, instead of the one beside hyperd or in PATH (HYPER_SHIM)
   --templates DIR|never     templates that VMs are cloned from (HYPER_TEMPLATES, default ROOT/cache/templates)
+  --pool N|auto             VMs kept ready for the next starts (HYPER_POOL, default auto: by free memory)
   --storage-size SIZE       writable layer of a container (HYPER_STORAGE_SIZE, default 20G, sparse)
   --insecure-registry HOST  plain HTTP or an unknown certificate is accepted (repeatable)
   --registry-mirror URL     asked before docker.io (repeatable)
@@ -25,6 +26,9 @@ usage: hyperd [OPTIONS]
 ";
 
 /// The daemon's settings.
+/// Most VMs that are kept ready: each takes memory and an address.
+const POOL_MAX: usize = 64;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) root: PathBuf,
@@ -33,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) guest: Option<PathBuf>,
     pub(crate) shim: Option<PathBuf>,
     pub(crate) storage_size: u64,
+    /// VMs kept ready; `None` for as many as fit.
+    pub(crate) pool: Option<usize>,
     /// Directory of templates; `None` for none.
     pub(crate) templates: Option<PathBuf>,
     pub(crate) insecure_registries: Vec<String>,
@@ -61,7 +67,7 @@ impl Config {
         let (mut root, mut run, mut host) = (env("HYPER_ROOT"), env("HYPER_RUN"), env("HYPER_HOST"));
         let (mut guest, mut shim) = (env("HYPER_GUEST"), env("HYPER_SHIM"));
         let mut storage = env("HYPER_STORAGE_SIZE");
-        let mut templates = env("HYPER_TEMPLATES");
+        let (mut templates, mut pool) = (env("HYPER_TEMPLATES"), env("HYPER_POOL"));
         let (mut insecure_registries, mut mirrors) = (Vec::new(), Vec::new());
         let mut debug = env("HYPER_DEBUG").is_some_and(|value| value != "0");
         let mut args = args.into_iter();
@@ -80,6 +86,7 @@ impl Config {
                 "--shim" => shim = Some(value()?),
                 "--storage-size" => storage = Some(value()?),
                 "--templates" => templates = Some(value()?),
+                "--pool" => pool = Some(value()?),
                 "--insecure-registry" => insecure_registries.push(value()?),
                 "--registry-mirror" => mirrors.push(value()?),
                 "--debug" | "-D" => debug = true,
@@ -109,6 +116,13 @@ impl Config {
             Some(dir) => Some(std::path::absolute(dir).context("cannot make a path absolute")?),
             None => Some(root.join("cache/templates")),
         };
+        let pool = match pool.as_deref() {
+            None | Some("auto") => None,
+            Some(text) => match text.parse() {
+                Ok(count) if count <= POOL_MAX => Some(count),
+                _ => bail!("cannot keep {text:?} VMs ready: a number from 0 to {POOL_MAX}, or auto"),
+            },
+        };
         Ok(Command::Serve(Box::new(Self {
             root,
             run,
@@ -117,6 +131,7 @@ impl Config {
             shim: shim.map(PathBuf::from),
             storage_size,
             templates,
+            pool,
             insecure_registries,
             mirrors,
             debug,
@@ -160,5 +175,6 @@ mod tests {
         assert!(read(&["--root"], &[]).is_err());
         assert!(read(&["-H", "tcp://0.0.0.0:2375"], &[]).is_err());
         assert!(read(&[], &[("HYPER_STORAGE_SIZE", "1")]).is_err());
+        assert!(read(&["--pool", "65"], &[]).is_err() && read(&["--pool=x"], &[]).is_err());
     }
 }

@@ -86,5 +86,6 @@ fn engine_config(config: &Config) -> EngineConfig {
         storage_size: config.storage_size,
         shim: config.shim.clone(),
         templates: config.templates.clone(),
+        pool: config.pool,
     }
 }

@@ -186,6 +186,24 @@ pub enum PodRequest {
     },
     /// Answers [`PodReply::Pod`].
     Inspect,
+    /// Stops the pod's processors until [`PodRequest::Wake`]: it is kept in reserve. Answers [`PodReply::Done`].
+    Rest,
+    /// Lets a resting pod run, as another than it was configured to be. Answers [`PodReply::Done`] when it is that.
+    Wake(Box<Identity>),
+}
+
+/// What of a pod can be decided after its VM has come up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// As [`PodConfig::hostname`].
+    pub hostname: String,
+    /// As [`PodConfig::domainname`].
+    pub domainname: String,
+    /// As [`PodConfig::sysctl`].
+    pub sysctl: BTreeMap<String, String>,
+    /// As [`PodConfig::autostop`].
+    pub autostop: bool,
 }
 
 /// The line that answers a [`PodRequest`].
@@ -205,6 +223,8 @@ pub enum PodReply {
     Processes(Vec<crate::agent::Process>),
     /// The pod's VM.
     Pod(PodState),
+    /// It is done.
+    Done,
     /// It could not be done.
     Failed {
         /// Why.

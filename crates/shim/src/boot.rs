@@ -57,14 +57,20 @@ pub fn check(config: &PodConfig) -> Result<(), ShimError> {
     if config.vcpus == 0 {
         return invalid("a pod has at least one virtual processor".into());
     }
-    if config.hostname.is_empty()
-        || config.hostname.len() > 64
-        || config.hostname.contains(char::is_whitespace)
-    {
-        return invalid(format!("{:?} is no host name", config.hostname));
-    }
+    check_hostname(&config.hostname)?;
     if config.boot_timeout_ms == 0 || Duration::from_millis(config.boot_timeout_ms) > BOOT_TIMEOUT_MAX {
         return invalid(format!("a boot takes 1 ms to {} s", BOOT_TIMEOUT_MAX.as_secs()));
+    }
+    Ok(())
+}
+
+/// Checks a host name.
+///
+/// # Errors
+/// [`ShimError::Invalid`].
+pub fn check_hostname(name: &str) -> Result<(), ShimError> {
+    if name.is_empty() || name.len() > 64 || name.contains(char::is_whitespace) {
+        return Err(ShimError::Invalid(format!("{name:?} is no host name")));
     }
     Ok(())
 }
@@ -162,14 +168,7 @@ pub async fn meet(
     deadline: Instant,
     timeline: &Timeline,
 ) -> Result<Guest, ShimError> {
-    let template = pod(config);
-    let configure = Box::new(move || {
-        let mut pod = template.clone();
-        pod.unix_time_ns = crate::clock::unix_ns();
-        pod.entropy = seed();
-        Request::Configure(Box::new(pod))
-    });
-    let opening = Guest::open(vm.clone(), configure, timeline);
+    let opening = Guest::open(vm.clone(), pod(config), timeline);
     let why = tokio::select! {
         biased;
         opened = opening => match opened {
@@ -185,12 +184,14 @@ pub async fn meet(
     Err(ShimError::Failed(format!("the guest did not boot: {why}{}", last_lines(&vm.console_tail()))))
 }
 
-/// Release of the guest kernel and when the guest began, by its own clock.
-pub async fn identify(guest: &Guest, hello: SystemTime, timeline: &Timeline) -> Option<String> {
+/// Release of the guest kernel and, of one that booted until `hello`, when it began, by its own clock.
+pub async fn identify(guest: &Guest, hello: Option<SystemTime>, timeline: &Timeline) -> Option<String> {
     match guest.repeat(&Request::Ping).await {
         Ok(Reply::Pong { kernel, uptime_ns, .. }) => {
             let began = SystemTime::now().checked_sub(Duration::from_nanos(uptime_ns));
-            if let Some(began) = began.filter(|began| *began < hello) {
+            if let (Some(began), Some(hello)) = (began, hello)
+                && began < hello
+            {
                 timeline.guest("kernel boot", began, hello);
             }
             Some(kernel.chars().filter(|c| !c.is_control()).take(64).collect())
@@ -223,6 +224,14 @@ fn pod(config: &PodConfig) -> Pod {
         unix_time_ns: 0,
         entropy: String::new(),
     }
+}
+
+/// The request that makes a guest this pod, with the time and fresh entropy.
+pub fn configure(pod: &Pod) -> Request {
+    let mut pod = pod.clone();
+    pod.unix_time_ns = crate::clock::unix_ns();
+    pod.entropy = seed();
+    Request::Configure(Box::new(pod))
 }
 
 /// Random bytes from the host, in base64.

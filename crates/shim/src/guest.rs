@@ -1,14 +1,15 @@
 //! The agent in the guest, over a link that may be lost and found again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_link::{CallError, HostLink, Stream};
-use hyper_protocol::agent::{Reply, Request};
+use hyper_protocol::agent::{self, Reply, Request};
 use hyper_vm::Vm;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::boot;
 use crate::error::{ShimError, chain};
 use crate::timeline::Timeline;
 
@@ -24,8 +25,10 @@ const RECONNECT: Duration = Duration::from_secs(10);
 pub struct Guest {
     vm: Arc<dyn Vm>,
     session: watch::Sender<Session>,
-    // Made anew for each session: it carries the time.
-    configure: Box<dyn Fn() -> Request + Send + Sync>,
+    // What each session makes the guest anew.
+    pod: Mutex<agent::Pod>,
+    // Nothing is asked of it: it is paused.
+    resting: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
@@ -40,11 +43,7 @@ impl Guest {
     ///
     /// # Errors
     /// The VM ended, or the agent refused.
-    pub async fn open(
-        vm: Arc<dyn Vm>,
-        configure: Box<dyn Fn() -> Request + Send + Sync>,
-        timeline: &Timeline,
-    ) -> Result<Self, ShimError> {
+    pub async fn open(vm: Arc<dyn Vm>, pod: agent::Pod, timeline: &Timeline) -> Result<Self, ShimError> {
         let start = SystemTime::now();
         let link = loop {
             match connect(&*vm).await {
@@ -61,9 +60,36 @@ impl Guest {
         };
         timeline.since("agent hello", start);
         let start = SystemTime::now();
-        link.call(&configure()).await?;
+        link.call(&boot::configure(&pod)).await?;
         timeline.since("configure", start);
-        Ok(Self { vm, session: watch::channel(Session::Open(link)).0, configure })
+        Ok(Self {
+            vm,
+            session: watch::channel(Session::Open(link)).0,
+            pod: Mutex::new(pod),
+            resting: watch::channel(false).0,
+        })
+    }
+
+    /// Whether it is paused: then it is not asked whether it is there.
+    pub fn set_resting(&self, resting: bool) {
+        self.resting.send_replace(resting);
+    }
+
+    /// Makes the guest another pod.
+    ///
+    /// # Errors
+    /// See [`ShimError`].
+    pub async fn become_pod(&self, change: impl FnOnce(&mut agent::Pod)) -> Result<(), ShimError> {
+        let request = {
+            let mut pod = self.pod.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut pod);
+            boot::configure(&pod)
+        };
+        self.repeat(&request).await.map(drop)
+    }
+
+    fn configure(&self) -> Request {
+        boot::configure(&self.pod.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Keeps the session: finds a lost link again, notices a dead guest. Returns with the reason when the guest
@@ -78,7 +104,7 @@ impl Guest {
                         tracing::warn!("the link to the guest was lost");
                         self.session.send_replace(Session::Lost);
                     }
-                    reason = listen(&link) => return reason,
+                    reason = listen(&link, self.resting.subscribe()) => return reason,
                 },
                 Session::Lost => match self.reconnect().await {
                     Ok(link) => {
@@ -187,7 +213,7 @@ impl Guest {
         loop {
             let tried = timeout(RECONNECT, async {
                 let link = connect(&*self.vm).await?;
-                link.call(&(self.configure)()).await?;
+                link.call(&self.configure()).await?;
                 Ok::<_, CallError>(link)
             });
             let why = match tried.await {
@@ -209,9 +235,12 @@ async fn connect(vm: &dyn Vm) -> Result<HostLink, CallError> {
 }
 
 /// Asks the guest from time to time; returns when it has been silent for too long.
-async fn listen(link: &HostLink) -> String {
+async fn listen(link: &HostLink, mut resting: watch::Receiver<bool>) -> String {
     loop {
         sleep(PING_EVERY).await;
+        if resting.wait_for(|resting| !resting).await.is_err() {
+            return "the shim is shutting down".to_owned();
+        }
         match timeout(SILENCE, link.call(&Request::Ping)).await {
             // A link that broke is the other branch's business.
             Ok(Err(CallError::Link(_))) => link.closed().await,

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_protocol::agent::{Exit, Request};
-use hyper_protocol::shim::{ExitRecord, Origin, PodConfig, PodState};
-use hyper_vm::Vm;
+use hyper_protocol::shim::{ExitRecord, Identity, Origin, PodConfig, PodState};
+use hyper_vm::{Pausing, Vm};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -139,6 +139,7 @@ pub struct Pod {
     choose: Box<Choose>,
     kernel: Mutex<Option<String>>,
     origin: Mutex<Origin>,
+    autostop: AtomicBool,
 }
 
 impl Pod {
@@ -158,6 +159,7 @@ impl Pod {
             choose,
             kernel: Mutex::new(None),
             origin: Mutex::default(),
+            autostop: AtomicBool::new(false),
         })
     }
 
@@ -176,6 +178,7 @@ impl Pod {
         self.phase.send_if_modified(|phase| {
             refused = phase::pod(phase.kind(), PodRequest::Configure) != Verdict::Allowed;
             if !refused {
+                self.autostop.store(config.autostop, Ordering::Relaxed);
                 *phase = Phase::Created(Arc::new(config));
             }
             !refused
@@ -338,6 +341,40 @@ impl Pod {
         lock(&self.containers).is_empty()
     }
 
+    /// Stops its processors until it is woken.
+    ///
+    /// # Errors
+    /// It is not running, or its VM cannot be paused.
+    pub async fn rest(&self) -> Result<(), ShimError> {
+        let live = self.live().await?;
+        live.guest.set_resting(true);
+        pausing(&live)?.pause().await.map_err(Into::into)
+    }
+
+    /// Lets it run again, as another pod.
+    ///
+    /// # Errors
+    /// It is not running, or its guest does not become that pod.
+    pub async fn wake(&self, identity: Identity) -> Result<(), ShimError> {
+        boot::check_hostname(&identity.hostname)?;
+        let live = self.live().await?;
+        // What was before concerns nobody.
+        self.timeline.clear();
+        let start = SystemTime::now();
+        pausing(&live)?.resume().await?;
+        live.guest.set_resting(false);
+        let Identity { hostname, domainname, sysctl, autostop } = identity;
+        let change = |pod: &mut hyper_protocol::agent::Pod| {
+            pod.hostname = hostname;
+            pod.domainname = domainname;
+            pod.sysctl = sysctl;
+        };
+        live.guest.become_pod(change).await?;
+        self.autostop.store(autostop, Ordering::Relaxed);
+        self.timeline.since("wake", start);
+        Ok(())
+    }
+
     /// Stops its VM, giving the guest `grace` to write everything out, and returns when all is recorded.
     pub async fn stop(self: &Arc<Self>, grace: Duration, reason: &str) {
         let mut before = None;
@@ -402,7 +439,7 @@ impl Pod {
     /// Stops the VM if that is configured and no container has anything left to do.
     pub fn stop_if_done(self: &Arc<Self>) {
         let phase = self.phase();
-        let autostop = matches!(&phase, Phase::Running(live) if live.config.autostop);
+        let autostop = matches!(phase, Phase::Running(_)) && self.autostop.load(Ordering::Relaxed);
         let done = lock(&self.containers).values().all(|slot| match slot {
             Slot::Coming => false,
             Slot::Here(container) => matches!(container.process.state(), State::Stopped { .. }),
@@ -456,7 +493,8 @@ impl Pod {
         }
         let info = vm.info();
         tracing::info!(pod = %self.id, pid = info.pid, accelerator = %info.accelerator, "the guest is up");
-        let kernel = boot::identify(&live.guest, hello, &self.timeline);
+        let booted = !matches!(&*lock(&self.origin), Origin::Cloned(_));
+        let kernel = boot::identify(&live.guest, booted.then_some(hello), &self.timeline);
         let keep = async {
             *lock(&self.kernel) = kernel.await;
             live.guest.keep().await
@@ -568,6 +606,10 @@ impl Pod {
             Phase::Booting(..) | Phase::Running(_) => ShimError::Failed(format!("pod {id} is shutting down")),
         }
     }
+}
+
+fn pausing(live: &Live) -> Result<&dyn Pausing, ShimError> {
+    live.vm.pausing().ok_or_else(|| ShimError::Unsupported("this hypervisor cannot pause a VM".into()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -82,6 +82,8 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
         }
         PodRequest::Timeline => PodReply::Timeline(pod.timeline.phases()),
         PodRequest::Inspect => PodReply::Pod(pod.inspect()),
+        PodRequest::Rest => pod.rest().await.map_or_else(failed, |()| PodReply::Done),
+        PodRequest::Wake(identity) => pod.wake(*identity).await.map_or_else(failed, |()| PodReply::Done),
         PodRequest::Stats { container } => {
             tasks::stats(&pod, &container).await.map_or_else(failed, PodReply::Stats)
         }

@@ -28,6 +28,11 @@ impl Timeline {
         self.host(name, start, SystemTime::now());
     }
 
+    /// Forgets all steps.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// All steps, in the order in which they were recorded.
     pub fn phases(&self) -> Vec<Phase> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -181,6 +181,7 @@ pub(crate) async fn hyper_info(call: Call) -> Result {
         |name: &str| places.guest_file(name).map(|path| path.display().to_string()).unwrap_or_default();
     let pods = engine.list_pods().await;
     let templates = engine.templates().await?;
+    let pool = engine.pool().await;
     ok(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "root": places.root.display().to_string(),
@@ -188,6 +189,7 @@ pub(crate) async fn hyper_info(call: Call) -> Result {
         "hypervisor": hypervisor,
         "guest": {"kernel": guest("vmlinux"), "initramfs": guest("initramfs.cpio")},
         "pods": {"total": pods.len(), "running": pods.iter().filter(|pod| pod.vm.is_some()).count()},
+        "pool": {"wanted": pool.wanted, "ready": pool.ready, "bytes": pool.bytes},
         "templates": {
             "enabled": engine.clones(),
             "count": templates.len(),

@@ -12,6 +12,7 @@ use super::convert::read_tar;
 use super::decompress::{Decompressor, Limits};
 use super::error::LayerError;
 use super::finish::Converted;
+use super::lower::Lower;
 
 /// Bytes handed over at once.
 const CHUNK: usize = 512 << 10;
@@ -46,6 +47,19 @@ pub fn convert(
         let converted = read_tar(&mut reader, files.disk, files.scratch, files.map)?;
         Ok((converted, Digest::from_bytes(reader.hasher.finalize().into())))
     })
+}
+
+/// Makes a disk of a tar alone, for what is no image's layer. Both files are empty, readable and writable; `scratch`
+/// is of no use afterwards.
+///
+/// # Errors
+/// See [`LayerError`].
+pub fn disk_from_tar(tar: impl Read + Send, disk: File, scratch: (File, File)) -> Result<(), LayerError> {
+    let files = Source { disk, scratch: scratch.0, map: scratch.1 };
+    let (converted, diff_id) = convert(tar, Limits::default(), files)?;
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&diff_id.bytes()[..16]);
+    converted.finish(&Lower::default(), uuid).map(drop)
 }
 
 /// Decompresses until the end, an error, or nobody listens any more.

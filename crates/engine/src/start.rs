@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use hyper_image::Image;
+use hyper_image::{Image, RootAttributes};
+use hyper_protocol::agent::RootDirectory;
 use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step};
 use tokio::sync::oneshot;
 
@@ -151,7 +152,7 @@ impl Engine {
         let mut layers: Vec<Layer> =
             image.layers.iter().map(|layer| Layer { kind: "erofs", source: layer.blob.clone() }).collect();
         layers.push(Layer { kind: "ext4", source: self.writable_layer(record) });
-        let config = self.container_config(record, &pod_record).await?;
+        let config = self.container_config(record, &pod_record, &image.root).await?;
         let created = shim.create(&record.id, &bundle, &layers, record.options.tty, &config);
         steps.time("create container", created).await
     }
@@ -184,6 +185,7 @@ impl Engine {
         &self,
         record: &ContainerRecord,
         pod: &crate::options::PodRecord,
+        root: &RootAttributes,
     ) -> Result<ContainerConfig> {
         let options = &record.options;
         let log = match &options.log {
@@ -195,6 +197,13 @@ impl Engine {
         Ok(ContainerConfig {
             user: (!options.user.is_empty()).then(|| options.user.clone()),
             groups: options.group_add.clone(),
+            root: Some(RootDirectory {
+                mode: root.mode,
+                uid: root.uid,
+                gid: root.gid,
+                mtime: root.mtime,
+                mtime_nanoseconds: root.mtime_nanoseconds,
+            }),
             files: names::files(self, record, pod).await?,
             stdin: options.open_stdin,
             stdin_once: options.stdin_once,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Exit, Stats};
+use crate::agent::{Exit, RootDirectory, Stats};
 
 /// Type URL of [`PodConfig`].
 pub const POD_CONFIG_URL: &str = "io.hyper.v1.PodConfig";
@@ -108,6 +108,9 @@ pub struct ContainerConfig {
     /// As [`crate::agent::Container::groups`].
     #[serde(default)]
     pub groups: Vec<String>,
+    /// As [`crate::agent::Container::root`].
+    #[serde(default)]
+    pub root: Option<RootDirectory>,
     /// As [`crate::agent::Container::files`].
     #[serde(default)]
     pub files: BTreeMap<String, String>,

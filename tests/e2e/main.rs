@@ -20,6 +20,7 @@ mod run;
 mod servers;
 mod session;
 mod terminal;
+mod trees;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("machine", machine::cases()),
         ("bad_input", bad_input::cases()),
         ("bad_images", bad_images::cases()),
+        ("trees", trees::cases()),
         ("servers", servers::cases()),
         ("crash", crash::cases()),
     ]

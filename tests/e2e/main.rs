@@ -19,6 +19,7 @@ mod pods;
 mod run;
 mod servers;
 mod session;
+mod survival;
 mod terminal;
 mod trees;
 
@@ -44,6 +45,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("trees", trees::cases()),
         ("servers", servers::cases()),
         ("crash", crash::cases()),
+        ("survival", survival::cases()),
     ]
 }
 

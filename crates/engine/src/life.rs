@@ -58,12 +58,22 @@ impl Waiting {
 }
 
 impl Engine {
-    /// Begins to wait for a container.
+    /// Begins to wait for a container. The exit code of one that has removed itself can be asked for by its full id for
+    /// ten minutes, so that a client whose daemon was ended meanwhile still gets it.
     ///
     /// # Errors
     /// No such container.
     pub fn wait(&self, reference: &str, condition: WaitCondition) -> Result<Waiting> {
-        let container = self.shared.registry.find(reference)?;
+        let container = match self.shared.registry.find(reference) {
+            Ok(container) => container,
+            Err(missing) => {
+                let removed = self.shared.db.removed(reference)?;
+                let exit_code = removed.ok_or(missing)?;
+                let progress = Progress { removed: true, exit_code, ..Progress::default() };
+                let receiver = tokio::sync::watch::channel(progress).1;
+                return Ok(Waiting { receiver, condition, seen: 0 });
+            }
+        };
         let receiver = container.progress.subscribe();
         let seen = receiver.borrow().exits;
         Ok(Waiting { receiver, condition, seen })
@@ -92,6 +102,17 @@ impl Engine {
             tracing::warn!(container = container.id, error = %error.report(), "lost sight of a container");
         }
         self.record_exit(container, exit.ok(), record).await;
+        self.give_back(container, pod, shim, transition).await;
+    }
+
+    /// Gives back what a container that has ended had, once its clients have read what it wrote.
+    pub(crate) async fn give_back(
+        &self,
+        container: &Arc<Container>,
+        pod: &Arc<Pod>,
+        shim: &Arc<Shim>,
+        transition: tokio::sync::MutexGuard<'_, ()>,
+    ) {
         container.drained().await;
         if container.lock().options.auto_remove {
             drop(transition);
@@ -410,7 +431,8 @@ impl Engine {
         let pod = self.shared.registry.pod(&record.pod).ok();
         let last = self.shared.registry.in_pod(&record.pod).len() <= 1;
         let ends = pod.filter(|pod| last && !pod.lock().explicit);
-        self.shared.db.remove(&container.id, ends.as_ref().map(|pod| pod.id.as_str())).await?;
+        let exit_code = record.options.auto_remove.then_some(record.state.exit_code);
+        self.shared.db.remove(&container.id, ends.as_ref().map(|pod| pod.id.as_str()), exit_code).await?;
         if let Some(pod) = ends {
             self.shared.registry.remove_pod(&pod.id);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use hyper_image::{Image, RootAttributes};
 use hyper_protocol::agent::RootDirectory;
-use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step};
+use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step, Session};
 use tokio::sync::oneshot;
 
 use crate::boot::Steps;
@@ -220,8 +220,9 @@ impl Engine {
             if client.stream.is_closed() {
                 continue;
             }
-            match podsock::attach(shim.dir(), &container.id, None, client.streams).await {
-                Ok(stream) => drop(client.stream.send(stream)),
+            let session = client.key.map(|key| Session { key, received: None });
+            match podsock::attach(shim.dir(), &container.id, None, client.streams, session).await {
+                Ok((stream, _)) => drop(client.stream.send(stream)),
                 Err(error) => {
                     tracing::warn!(container = container.id, error = %error.report(), "cannot attach");
                 }

@@ -272,6 +272,9 @@ impl Pod {
             _ => None,
         };
         let (kernel, origin) = (lock(&self.kernel).clone(), lock(&self.origin).clone());
+        let first = self.processes().into_iter().filter(|process| process.target.exec.is_none());
+        let counted = first.map(|process| (process.target.container.clone(), process.fanout.sessions()));
+        let sessions = counted.filter(|(_, count)| *count > 0).collect();
         match vm.map(|vm| vm.info()) {
             Some(info) => PodState {
                 hypervisor: info.hypervisor.to_owned(),
@@ -279,6 +282,7 @@ impl Pod {
                 vmm_pid: Some(info.pid),
                 kernel,
                 origin,
+                sessions,
             },
             None => PodState {
                 hypervisor: String::new(),
@@ -286,6 +290,7 @@ impl Pod {
                 vmm_pid: None,
                 kernel,
                 origin,
+                sessions,
             },
         }
     }

@@ -8,6 +8,7 @@ mod doctor;
 mod each;
 mod events;
 mod exec;
+mod follow;
 mod history;
 mod images;
 mod info;

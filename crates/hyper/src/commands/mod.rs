@@ -2,6 +2,7 @@
 
 mod app;
 mod attach;
+mod completion;
 mod create;
 mod dispatch;
 mod doctor;
@@ -36,6 +37,7 @@ mod version;
 
 pub use app::App;
 pub use attach::AttachArgs;
+pub use completion::CompletionArgs;
 pub use create::CreateArgs;
 pub use dispatch::dispatch;
 pub use doctor::DoctorArgs;

@@ -11,6 +11,7 @@
 mod bad_images;
 mod bad_input;
 mod crash;
+mod harness;
 mod images;
 mod lifecycle;
 mod machine;
@@ -26,7 +27,7 @@ mod trees;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use hyper_e2e::{Binaries, Cli, Dockerd, Instance, Options};
+use hyper_e2e::{Binaries, Dockerd, Instance, Options};
 use libtest_mimic::Arguments;
 use session::{Body, Case};
 
@@ -46,6 +47,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("servers", servers::cases()),
         ("crash", crash::cases()),
         ("survival", survival::cases()),
+        ("harness", harness::cases()),
     ]
 }
 
@@ -57,10 +59,13 @@ fn main() -> ExitCode {
         println!("skipped: the end-to-end tests: {reason}");
         return if std::env::var_os("HYPER_BIN").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let docker = Cli::Docker.is_installed();
-    if !docker {
-        println!("skipped: every case with the docker CLI: docker is not installed");
+    // A list need not wait for a download.
+    let docker = if arguments.list { Ok(()) } else { hyper_e2e::docker::program().map(drop) };
+    if let Err(missing) = &docker {
+        println!("skipped: every case with the docker CLI: {missing}");
     }
+    let docker = docker.is_ok();
+    hyper_e2e::guardian::sweep_dead_runs();
     let shared = needs_engine(&arguments).then(|| {
         Arc::new(Instance::start(Options {
             images: vec!["busybox:latest", "debian:12"],

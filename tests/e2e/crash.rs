@@ -113,11 +113,12 @@ fn killed(program: &str) {
     assert_eq!(victims.len(), 1, "one {program} for one container");
     kill(victims[0], Signal::KILL);
     let output = attached.wait_within(Duration::from_secs(30));
-    assert!(output.code != 0 && output.code < 256, "{output}");
+    assert_eq!(output.code, 137, "{output}");
     let status = || engine.hyper(&["inspect", "victim"]).run().out();
     wait_until_within("the container has ended", Duration::from_secs(30), || {
         status().contains("\"exited\"") || status().contains("\"dead\"")
     });
+    assert!(status().contains("\"Error\": \"the pod's VM is gone: "), "{}", status());
     hyper(&["exec", "other", "echo", "alive"]).ok().prints("alive\n");
     hyper(&["logs", "victim"]).ok().prints("up\n");
     hyper(&["rm", "-f", "victim"]).ok();

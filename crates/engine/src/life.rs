@@ -14,7 +14,7 @@ use crate::registry::{Container, Pod, Progress};
 use crate::shim::{Shim, TaskExit};
 use crate::{ids, podsock, signal};
 
-/// Exit code of a container whose VM was lost: killed.
+/// Exit code of a container whose VM and shim are gone: that of `SIGKILL`, as the shim has it for a VM that is gone.
 const LOST: u32 = 137;
 
 /// How long a killed container may take to be gone before its whole pod is ended, when it is alone in it.
@@ -148,7 +148,7 @@ impl Engine {
         let lost = record.is_none() && exit.is_none();
         let error = match &record {
             Some(record) => record.error.clone().unwrap_or_default(),
-            None if lost => "the VM was lost: its shim is gone and left no exit code".to_owned(),
+            None if lost => "the pod's VM is gone: its shim ended and left no exit code".to_owned(),
             None => String::new(),
         };
         let oom = record.as_ref().is_some_and(|record| record.exit.oom_killed);

@@ -375,7 +375,7 @@ pub struct FileMark {
 pub struct ExitRecord {
     /// How it ended.
     pub exit: Exit,
-    /// Why, where the container did not end by itself (`the VM was lost: …`).
+    /// Why, where the container did not end by itself (`the pod's VM is gone: …`).
     #[serde(default)]
     pub error: Option<String>,
 }

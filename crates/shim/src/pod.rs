@@ -32,10 +32,8 @@ pub const STOP: Duration = Duration::from_secs(10);
 /// How long the ends of processes may take to be recorded once the VM is gone: longer than a stuck client holds one
 /// up.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Exit code of a process that went with a VM that was stopped: that of `SIGKILL`.
-const CODE_STOPPED: u32 = 137;
-/// Exit code of a process that went with a VM that was lost, docker's for an unknown one.
-const CODE_LOST: u32 = 255;
+/// Exit code of a process that went with its VM, however that ended: that of `SIGKILL`. Why is in the exit's record.
+const CODE_GONE: u32 = 137;
 
 /// A pod that has, or had, a VM.
 pub struct Live {
@@ -395,13 +393,8 @@ impl Pod {
     }
 
     /// The exit of a process whose guest is gone.
-    pub fn lost_exit(&self) -> Exit {
-        let code = match self.phase() {
-            Phase::Stopping(_) => CODE_STOPPED,
-            Phase::Stopped(_, Ending { wanted: true, .. }) => CODE_STOPPED,
-            _ => CODE_LOST,
-        };
-        Exit { code, unix_time_ns: clock::unix_ns(), oom_killed: false }
+    pub fn lost_exit() -> Exit {
+        Exit { code: CODE_GONE, unix_time_ns: clock::unix_ns(), oom_killed: false }
     }
 
     /// Stops the VM if that is configured and no container has anything left to do.
@@ -478,7 +471,7 @@ impl Pod {
         live.guest.end(&reason);
         if lost {
             tracing::error!(pod = %self.id, %reason, "the VM was lost");
-            self.end(Ending::now(format!("the VM was lost: {reason}"), false)).await;
+            self.end(Ending::now(format!("the pod's VM is gone: {reason}"), false)).await;
         }
     }
 
@@ -520,7 +513,7 @@ impl Pod {
                 match process.state() {
                     State::Running { .. } | State::Paused { .. } => drop(process.wait().await),
                     State::Created => {
-                        self.record(&process, self.lost_exit(), Some(ending.reason.clone()));
+                        self.record(&process, Self::lost_exit(), Some(ending.reason.clone()));
                         process.release();
                     }
                     State::Stopped { .. } => {}

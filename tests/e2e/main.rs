@@ -11,6 +11,7 @@
 mod bad_images;
 mod bad_input;
 mod crash;
+mod harness;
 mod images;
 mod lifecycle;
 mod machine;
@@ -19,12 +20,14 @@ mod pods;
 mod run;
 mod servers;
 mod session;
+mod survival;
 mod terminal;
+mod trees;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use hyper_e2e::{Binaries, Cli, Dockerd, Instance, Options};
+use hyper_e2e::{Binaries, Dockerd, Instance, Options};
 use libtest_mimic::Arguments;
 use session::{Body, Case};
 
@@ -40,8 +43,11 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("machine", machine::cases()),
         ("bad_input", bad_input::cases()),
         ("bad_images", bad_images::cases()),
+        ("trees", trees::cases()),
         ("servers", servers::cases()),
         ("crash", crash::cases()),
+        ("survival", survival::cases()),
+        ("harness", harness::cases()),
     ]
 }
 
@@ -53,10 +59,13 @@ fn main() -> ExitCode {
         println!("skipped: the end-to-end tests: {reason}");
         return if std::env::var_os("HYPER_BIN").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
-    let docker = Cli::Docker.is_installed();
-    if !docker {
-        println!("skipped: every case with the docker CLI: docker is not installed");
+    // A list need not wait for a download.
+    let docker = if arguments.list { Ok(()) } else { hyper_e2e::docker::program().map(drop) };
+    if let Err(missing) = &docker {
+        println!("skipped: every case with the docker CLI: {missing}");
     }
+    let docker = docker.is_ok();
+    hyper_e2e::guardian::sweep_dead_runs();
     let shared = needs_engine(&arguments).then(|| {
         Arc::new(Instance::start(Options {
             images: vec!["busybox:latest", "debian:12"],

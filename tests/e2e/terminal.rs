@@ -118,7 +118,9 @@ fn the_terminal_is_restored_at_the_end(s: &Session) {
     // looked at before and after.
     let words = match s.cli {
         hyper_e2e::Cli::Hyper => s.instance.binaries().hyper().display().to_string(),
-        hyper_e2e::Cli::Docker => format!("docker -H {}", s.instance.host()),
+        hyper_e2e::Cli::Docker => {
+            format!("{} -H {}", hyper_e2e::docker::program().unwrap().display(), s.instance.host())
+        }
     };
     let script = format!(
         "stty -g >/dev/shm/$$.a; {words} run -it --rm busybox:latest true; stty -g >/dev/shm/$$.b; \

@@ -47,6 +47,21 @@ impl Binaries {
         self.directory.join("hyper")
     }
 
+    /// The static program that prints a file tree (`src/bin/hyper-tree.rs`): `HYPER_TREE`, else where
+    /// `cargo xtask e2e` builds it.
+    ///
+    /// # Errors
+    /// A sentence on how to get it.
+    pub fn tree(&self) -> Result<PathBuf, String> {
+        let built = self.directory.with_file_name("x86_64-unknown-linux-gnu").join("release/hyper-tree");
+        let variable = std::env::var_os("HYPER_TREE").filter(|value| !value.is_empty());
+        let path = variable.map_or(built, PathBuf::from);
+        if !path.exists() {
+            return Err(format!("{} does not exist: `cargo xtask e2e` builds it", path.display()));
+        }
+        Ok(path)
+    }
+
     /// The guest kernel.
     pub fn kernel(&self) -> PathBuf {
         self.directory.join("guest/vmlinux")

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::binaries::Binaries;
 use crate::command::{Cmd, Output, wait_until};
+use crate::docker;
+use crate::guardian::{Guardian, PREFIX};
 use crate::lab::Lab;
 use crate::leftovers::{self, Process};
 use crate::pty::Terminal;
@@ -41,16 +43,6 @@ impl Cli {
         match self {
             Self::Hyper => "hyper",
             Self::Docker => "docker",
-        }
-    }
-
-    /// Whether it is installed.
-    pub fn is_installed(self) -> bool {
-        match self {
-            Self::Hyper => true,
-            Self::Docker => {
-                Command::new("docker").arg("--version").output().is_ok_and(|o| o.status.success())
-            }
         }
     }
 }
@@ -90,6 +82,8 @@ pub struct Instance {
     /// Its namespaces and registry.
     pub lab: Lab,
     binaries: Binaries,
+    // Before the directory, so that it is told of the end before that is gone.
+    _guardian: Guardian,
     directory: TempDir,
     options: Options,
     names: AtomicU32,
@@ -107,7 +101,8 @@ impl Instance {
             None => Binaries::find().unwrap_or_else(|missing| panic!("{missing}")),
         };
         // Short, because socket paths are limited to 107 bytes (unix(7)).
-        let directory = tempfile::Builder::new().prefix("he-").tempdir_in("/tmp").unwrap();
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in("/tmp").unwrap();
+        let guardian = Guardian::new(directory.path());
         let lab = Lab::new(directory.path(), dockerd.as_ref().map(|dockerd| dockerd.pid));
         for name in ["root", "run", "home"] {
             fs::create_dir(directory.path().join(name)).unwrap();
@@ -120,7 +115,17 @@ impl Instance {
         }
         let mounts = lab.engine.mounts();
         let names = AtomicU32::new(0);
-        let instance = Self { lab, binaries, directory, options, names, mounts, dockerd, finished: false };
+        let instance = Self {
+            lab,
+            binaries,
+            _guardian: guardian,
+            directory,
+            options,
+            names,
+            mounts,
+            dockerd,
+            finished: false,
+        };
         for image in instance.options.images.clone() {
             instance.fetch(image);
         }
@@ -201,7 +206,10 @@ impl Instance {
     fn words(&self, cli: Cli, arguments: &[&str]) -> Vec<String> {
         let mut words = match cli {
             Cli::Hyper if self.dockerd.is_none() => vec![self.binaries.hyper().display().to_string()],
-            _ => vec!["docker".to_owned(), "-H".to_owned(), self.host()],
+            _ => {
+                let docker = docker::program().unwrap_or_else(|missing| panic!("{missing}"));
+                vec![docker.display().to_string(), "-H".to_owned(), self.host()]
+            }
         };
         words.extend(arguments.iter().map(|&argument| argument.to_owned()));
         words
@@ -257,9 +265,10 @@ impl Instance {
         let mut processes = self.processes();
         processes.retain(|process| {
             let program = process.command.split(' ').next().unwrap_or_default();
+            let name = program.rsplit('/').next().unwrap_or_default();
             Some(process.pid) != daemon
                 && program != hyper
-                && !matches!(program, "docker" | "docker-registry" | "nsenter" | "sh" | "setsid")
+                && !matches!(name, "docker" | "docker-registry" | "nsenter" | "sh" | "setsid")
         });
         processes
     }

@@ -16,30 +16,41 @@ pub struct Process {
     pub command: String,
 }
 
+/// Every process that has a path below `directory` in its command line or environment. Zombies do not count.
+pub fn named(directory: &Path) -> Vec<Process> {
+    let mark = [directory.as_os_str().as_bytes(), b"/"].concat();
+    matching(|process| {
+        let has = |file: &str| find(&fs::read(process.join(file)).unwrap_or_default(), &mark).is_some();
+        has("cmdline") || has("environ")
+    })
+}
+
 /// Every process that has `directory` in its command line or environment, or
 /// lives in one of the engine's namespaces; a VMM may have neither words nor
 /// environment of its engine. Zombies and the namespaces' holder do not count.
 pub fn processes(directory: &Path, engine: &Namespace) -> Vec<Process> {
-    let mark = directory.as_os_str().as_bytes();
-    let namespace = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-    let holder = engine.pid().to_string();
+    let holder = Path::new("/proc").join(engine.pid().to_string());
+    let namespace = |process: &Path, kind: &str| fs::read_link(process.join("ns").join(kind)).ok();
     let (net, mnt) = (namespace(&holder, "net"), namespace(&holder, "mnt"));
-    let own = std::process::id().to_string();
+    let mut found = named(directory);
+    found.extend(matching(|process| {
+        (net.is_some() && namespace(process, "net") == net)
+            || (mnt.is_some() && namespace(process, "mnt") == mnt)
+    }));
+    found.sort_by_key(|process| process.pid);
+    found.dedup_by_key(|process| process.pid);
+    found.retain(|process| process.pid.unsigned_abs() != engine.pid());
+    found
+}
+
+/// The processes for whose directory in `/proc` the condition holds, zombies and this one aside.
+fn matching(condition: impl Fn(&Path) -> bool) -> Vec<Process> {
+    let own = std::process::id();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(pid) = name.parse::<i32>() else { continue };
-        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-        let (command, environment) = (read("cmdline"), read("environ"));
-        if name == own || name == holder || command.is_empty() {
-            continue;
-        }
-        let named = find(&command, mark).is_some() || find(&environment, mark).is_some();
-        let inside = || {
-            (net.is_some() && namespace(&name, "net") == net)
-                || (mnt.is_some() && namespace(&name, "mnt") == mnt)
-        };
-        if named || inside() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if pid.unsigned_abs() != own && !command.is_empty() && condition(&entry.path()) {
             let shown = String::from_utf8_lossy(&command).replace('\0', " ");
             found.push(Process { pid, command: shown.chars().take(300).collect() });
         }

@@ -10,6 +10,8 @@
 
 pub mod binaries;
 pub mod command;
+pub mod docker;
+pub mod guardian;
 pub mod images;
 pub mod instance;
 pub mod lab;

@@ -56,7 +56,7 @@ impl Registry {
         let log = fs::File::create(directory.join(format!("registry-{port}.log"))).unwrap();
         let child = namespace
             .command()
-            .args(["docker-registry", "serve"])
+            .args(["setpriv", "--pdeathsig", "KILL", "--", "docker-registry", "serve"])
             .arg(&config)
             .env("OTEL_TRACES_EXPORTER", "none")
             .stdin(Stdio::null())

@@ -7,18 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::cpio::Archive;
-use crate::{clock, project};
-
-/// The agent's code generation: static, at fixed addresses (nothing to relocate at start).
-const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C panic=abort";
-
-/// The agent's profile: it is loaded at every boot and stays in the guest's memory, so size comes first.
-const PROFILE: [&str; 4] = [
-    "profile.release.opt-level=\"s\"",
-    "profile.release.lto=\"fat\"",
-    "profile.release.codegen-units=1",
-    "profile.release.strip=\"symbols\"",
-];
+use crate::{clock, project, static_program};
 
 /// The directories of the first root. The kernel opens `/dev/console` for `/init` before anything is mounted.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
@@ -33,20 +22,8 @@ pub fn run(output: Option<PathBuf>) -> Result<()> {
 
 /// Builds the agent and packs it into an archive at `path`.
 pub fn build(path: &Path) -> Result<()> {
-    let agent = clock::step("agent", build_agent)?;
+    let agent = clock::step("agent", || static_program::build("hyper-agent", "hyper-agent"))?;
     project::replace(path, &pack(&agent)?)
-}
-
-/// Compiles the agent statically and returns its path.
-fn build_agent() -> Result<PathBuf> {
-    let mut cargo = project::cargo();
-    cargo
-        .args(["build", "--release", "--package", "hyper-agent", "--target", project::GUEST_TARGET])
-        .args(PROFILE.iter().flat_map(|setting| ["--config", setting]))
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", RUSTFLAGS);
-    project::run(&mut cargo)?;
-    Ok(project::target().join(project::GUEST_TARGET).join("release/hyper-agent"))
 }
 
 /// The archive's bytes.

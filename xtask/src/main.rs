@@ -15,6 +15,7 @@ mod initramfs;
 mod kernel;
 mod project;
 mod run;
+mod static_program;
 mod test;
 
 use std::path::PathBuf;

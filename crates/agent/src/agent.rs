@@ -230,8 +230,14 @@ impl Agent {
         memory::share(&mut spec, &self.places.shm)?;
         let directory = self.places.run.join(&wanted.id);
         fs::create_dir_all(&directory).attempt(|| "make the container's directory".to_owned())?;
-        let rootfs =
-            Rootfs::assemble(&*self.disks, &wanted.layers, &wanted.writable, &directory.join("fs")).await;
+        let rootfs = Rootfs::assemble(
+            &*self.disks,
+            &wanted.layers,
+            &wanted.writable,
+            wanted.root,
+            &directory.join("fs"),
+        )
+        .await;
         let cgroup =
             rootfs.and_then(|rootfs| Ok((rootfs, Cgroup::create(&self.places.cgroups, &wanted.id)?)));
         let (rootfs, cgroup) = match cgroup {

@@ -5,13 +5,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper_protocol::agent::{DiskAddress, Writable};
+use hyper_protocol::agent::{DiskAddress, RootDirectory, Writable};
+use rustix::fs::Timespec;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, mount, mount_bind, unmount,
 };
 
-use crate::container::root::{attach, make_directory};
+use crate::container::root::{attach, make_directory, set_modified};
 use crate::deadline::until;
 use crate::disks::{self, Disks};
 use crate::failure::{Attempt, Failed};
@@ -33,11 +34,12 @@ pub(crate) struct Rootfs {
 }
 
 impl Rootfs {
-    /// Mounts disks and their union under `directory`.
+    /// Mounts disks and their union under `directory`. A new writable layer gets `root` as its root directory.
     pub(crate) async fn assemble(
         finder: &dyn Disks,
         layers: &[DiskAddress],
         writable: &Writable,
+        root: Option<RootDirectory>,
         directory: &Path,
     ) -> Result<Rootfs, Failed> {
         if layers.len() > MAX_LAYERS {
@@ -45,7 +47,7 @@ impl Rootfs {
             return Err(Failed::invalid(format!("{count} layers, an overlay takes {MAX_LAYERS}")));
         }
         let mut rootfs = Rootfs { mounted: Vec::new(), disks: Vec::new(), root: directory.join("root") };
-        match rootfs.mount(finder, layers, writable, directory).await {
+        match rootfs.mount(finder, layers, writable, root, directory).await {
             Ok(()) => Ok(rootfs),
             Err(failed) => {
                 rootfs.release(|_| false).await;
@@ -64,6 +66,7 @@ impl Rootfs {
         finder: &dyn Disks,
         layers: &[DiskAddress],
         writable: &Writable,
+        root: Option<RootDirectory>,
         directory: &Path,
     ) -> Result<(), Failed> {
         let mut lower = Vec::new();
@@ -88,7 +91,7 @@ impl Rootfs {
             }
         }
         let (upper, work) = (point.join("upper"), point.join("work"));
-        make_upper(&upper, &work, lower.last().map(PathBuf::as_path))?;
+        make_upper(&upper, &work, root, lower.last().map(PathBuf::as_path))?;
         make_point(&self.root)?;
         if lower.is_empty() {
             mount_bind(&upper, &self.root).attempt(|| "mount the writable layer as the root".to_owned())?;
@@ -144,21 +147,50 @@ fn make_point(point: &Path) -> Result<(), Failed> {
     make_directory(point).map(drop).attempt(|| format!("make the mount point {}", point.display()))
 }
 
-/// Makes the directories of the writable layer unless they are there; the root of the union has the owner and
-/// mode of the upper one, so it takes them from the image.
-fn make_upper(upper: &Path, work: &Path, lower: Option<&Path>) -> Result<(), Failed> {
+/// Makes the directories of the writable layer unless they are there. The union's root directory shows the
+/// attributes of the upper one, so it takes `root`'s, or those of the topmost layer.
+fn make_upper(
+    upper: &Path,
+    work: &Path,
+    root: Option<RootDirectory>,
+    lower: Option<&Path>,
+) -> Result<(), Failed> {
     let failed = || "prepare the writable layer".to_owned();
-    if !upper.exists() {
-        let status = lower.map(fs::metadata).transpose().attempt(failed)?;
-        fs::create_dir(upper).attempt(failed)?;
-        let (mode, uid, gid) = status.map_or((0o755, 0, 0), |s| (s.mode() & 0o7777, s.uid(), s.gid()));
-        chown(upper, Some(uid), Some(gid)).attempt(failed)?;
-        fs::set_permissions(upper, fs::Permissions::from_mode(mode)).attempt(failed)?;
-    }
     if !work.exists() {
         fs::create_dir(work).attempt(failed)?;
     }
-    Ok(())
+    if upper.exists() {
+        return Ok(());
+    }
+    let topmost = || -> Result<Option<RootDirectory>, Failed> {
+        let status = lower.map(fs::metadata).transpose().attempt(failed)?;
+        Ok(status.map(|status| RootDirectory {
+            mode: status.mode(),
+            uid: status.uid(),
+            gid: status.gid(),
+            mtime: status.mtime(),
+            mtime_nanoseconds: u32::try_from(status.mtime_nsec()).unwrap_or(0),
+        }))
+    };
+    let root = match root {
+        Some(root) => Some(root),
+        None => topmost()?,
+    };
+    // Given its name when it is complete: a guest may be killed at any time.
+    let fresh = upper.with_extension("new");
+    if fresh.exists() {
+        fs::remove_dir(&fresh).attempt(failed)?;
+    }
+    fs::create_dir(&fresh).attempt(failed)?;
+    let (mode, uid, gid) = root.map_or((0o755, 0, 0), |root| (root.mode & 0o7777, root.uid, root.gid));
+    chown(&fresh, Some(uid), Some(gid)).attempt(failed)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).attempt(failed)?;
+    if let Some(root) = root {
+        let modified = Timespec { tv_sec: root.mtime, tv_nsec: root.mtime_nanoseconds.into() };
+        let directory = fs::File::open(&fresh).attempt(failed)?;
+        set_modified(&directory, modified).attempt(failed)?;
+    }
+    fs::rename(&fresh, upper).attempt(failed)
 }
 
 /// Mounts the union with one call per layer: all of them in one option would not fit.

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use hyper_protocol::shim::{Position, Session};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -9,7 +10,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::options::Phase;
 use crate::podsock::{self, AttachStreams};
-use crate::registry::{Container, Counted, PendingAttach};
+use crate::registry::{Counted, PendingAttach};
 
 /// Clients that may wait for one container to start.
 const PENDING_MAX: usize = 64;
@@ -19,6 +20,8 @@ const PENDING_MAX: usize = 64;
 pub struct Attachment {
     /// The container has a terminal: the stream is raw.
     pub tty: bool,
+    /// Where the streams are, with a session.
+    pub position: Option<Position>,
     stream: Source,
     reading: Counted,
 }
@@ -29,6 +32,8 @@ pub struct Attachment {
 pub struct ProcessStream {
     /// The connection.
     pub stream: UnixStream,
+    /// The input is framed, as the shim takes it in a session.
+    pub framed: bool,
     _reading: Counted,
 }
 
@@ -39,8 +44,12 @@ enum Source {
 }
 
 impl Attachment {
-    pub(crate) fn ready(tty: bool, stream: UnixStream, container: &Container) -> Self {
-        Self { tty, stream: Source::Ready(stream), reading: Counted::new(&container.attached) }
+    pub(crate) fn ready(
+        tty: bool,
+        (stream, position): (UnixStream, Option<Position>),
+        reading: Counted,
+    ) -> Self {
+        Self { tty, position, stream: Source::Ready(stream), reading }
     }
 
     /// The streams. Waits for the container to start; `None` if that fails.
@@ -49,16 +58,22 @@ impl Attachment {
             Source::Ready(stream) => stream,
             Source::Pending(receiver) => receiver.await.ok()?,
         };
-        Some(ProcessStream { stream, _reading: self.reading })
+        Some(ProcessStream { stream, framed: self.position.is_some(), _reading: self.reading })
     }
 }
 
 impl Engine {
-    /// Attaches to a container. One that does not run is attached to when it starts, before its first byte.
+    /// Attaches to a container. One that does not run is attached to when it starts, before its first byte. With the key
+    /// of a session, [`Engine::resume`] goes on when the connection was lost.
     ///
     /// # Errors
     /// Frozen, being removed, or the shim does not answer.
-    pub async fn attach(&self, reference: &str, mut streams: AttachStreams) -> Result<Attachment> {
+    pub async fn attach(
+        &self,
+        reference: &str,
+        mut streams: AttachStreams,
+        key: Option<String>,
+    ) -> Result<Attachment> {
         let container = self.shared.registry.find(reference)?;
         let _transition = container.transition.lock().await;
         let (phase, tty, open_stdin) = {
@@ -77,9 +92,10 @@ impl Engine {
             ))),
             Phase::Running => {
                 let shim = self.running_shim(&container)?;
-                let stream = podsock::attach(shim.dir(), &container.id, None, streams).await?;
+                let session = key.map(|key| Session { key, received: None });
+                let attached = podsock::attach(shim.dir(), &container.id, None, streams, session).await?;
                 self.shared.container_event(&container.record(), "attach", &[]);
-                Ok(Attachment::ready(tty, stream, &container))
+                Ok(Attachment::ready(tty, attached, Counted::new(&container.attached)))
             }
             Phase::Created | Phase::Starting | Phase::Exited => {
                 let (sender, receiver) = oneshot::channel();
@@ -91,15 +107,54 @@ impl Engine {
                         container.id
                     )));
                 }
-                pending.push(PendingAttach { streams, stream: sender });
+                let position = key.is_some().then(Position::default);
+                pending.push(PendingAttach { streams, key, stream: sender });
                 drop(pending);
                 self.shared.container_event(&container.record(), "attach", &[]);
                 Ok(Attachment {
                     tty,
+                    position,
                     stream: Source::Pending(receiver),
                     reading: Counted::new(&container.attached),
                 })
             }
+        }
+    }
+
+    /// Goes on with a session whose connection was lost with the daemon; `received` bytes of standard output and of
+    /// standard error the client has. A container that has ended meanwhile still has the rest of its output, for a while.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`](crate::Kind::NotFound) when there is no such session, or not any more.
+    pub async fn resume(
+        &self,
+        reference: &str,
+        mut streams: AttachStreams,
+        key: String,
+        received: [u64; 2],
+    ) -> Result<Attachment> {
+        let container = self.shared.registry.find(reference)?;
+        let (pod, tty, open_stdin) = {
+            let record = container.lock();
+            (record.pod.clone(), record.options.tty, record.options.open_stdin)
+        };
+        streams.stdin &= open_stdin;
+        let gone = || EngineError::not_found(format!("container {} has no such session", container.id));
+        let shim = self.shared.registry.pod(&pod)?.shim().ok_or_else(gone)?;
+        let session = Session { key, received: Some(received) };
+        // Not later: what the pod was kept for is this client.
+        let reading = container.expected().unwrap_or_else(|| Counted::new(&container.attached));
+        let attached = podsock::attach(shim.dir(), &container.id, None, streams, Some(session)).await?;
+        Ok(Attachment::ready(tty, attached, reading))
+    }
+
+    /// Forgets the session of a client that has gone for good.
+    pub async fn release(&self, reference: &str, key: &str) {
+        let shim = self.shared.registry.find(reference).and_then(|container| self.running_shim(&container));
+        if let Ok(shim) = shim
+            && let Err(error) = podsock::release(shim.dir(), reference, key).await
+        {
+            tracing::debug!(container = reference, error = %error.report(), "cannot release a session");
         }
     }
 

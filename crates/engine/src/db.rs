@@ -20,7 +20,7 @@ use crate::options::{ContainerRecord, PodRecord, State};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema from its index to the next version; never edited, only appended to.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // 1: pods and the containers in them
     "CREATE TABLE pods (
          id TEXT PRIMARY KEY,
@@ -40,7 +40,17 @@ const MIGRATIONS: [&str; 1] = [
          options TEXT NOT NULL,
          state TEXT NOT NULL
      ) STRICT;",
+    // 2: how containers ended that removed themselves
+    "CREATE TABLE removed (
+         id TEXT PRIMARY KEY,
+         exit_code INTEGER NOT NULL,
+         at_ns INTEGER NOT NULL
+     ) STRICT;",
 ];
+
+/// How long the exit code of a container that removed itself can be asked for: longer than a client needs to find a
+/// daemon again that was ended in between.
+const REMEMBERED_NS: i64 = 600_000_000_000;
 
 /// A handle of the database; clones share one connection.
 #[derive(Debug, Clone)]
@@ -221,8 +231,14 @@ impl Db {
         .await
     }
 
-    /// Forgets a container, and its pod with it when `pod` is given, in one step.
-    pub(crate) async fn remove(&self, container: &str, pod: Option<&str>) -> Result<()> {
+    /// Forgets a container, and its pod with it when `pod` is given, in one step. A given exit code is remembered for
+    /// a while.
+    pub(crate) async fn remove(
+        &self,
+        container: &str,
+        pod: Option<&str>,
+        exit_code: Option<i64>,
+    ) -> Result<()> {
         let (container, pod) = (container.to_owned(), pod.map(str::to_owned));
         self.run(move |connection| {
             let mut write = || -> rusqlite::Result<()> {
@@ -231,11 +247,27 @@ impl Db {
                 if let Some(pod) = &pod {
                     transaction.execute("DELETE FROM pods WHERE id = ?1", [pod])?;
                 }
+                if let Some(exit_code) = exit_code {
+                    let now = Timestamp::now().0;
+                    transaction.execute("DELETE FROM removed WHERE at_ns < ?1", [now - REMEMBERED_NS])?;
+                    transaction.execute(
+                        "INSERT OR REPLACE INTO removed (id, exit_code, at_ns) VALUES (?1, ?2, ?3)",
+                        params![container, exit_code, now],
+                    )?;
+                }
                 transaction.commit()
             };
             write().map_err(failed("remove a container"))
         })
         .await
+    }
+
+    /// The exit code of a container that removed itself lately. Blocks.
+    pub(crate) fn removed(&self, container: &str) -> Result<Option<i64>> {
+        self.lock()
+            .query_row("SELECT exit_code FROM removed WHERE id = ?1", [container], |row| row.get(0))
+            .optional()
+            .map_err(failed("read an exit code"))
     }
 
     /// Forgets a pod without containers.
@@ -407,15 +439,17 @@ mod tests {
         db.insert(Some(pod()), container()).await.unwrap();
         let other = ContainerRecord { id: "d".repeat(64), ..container() };
         db.insert(None, other).await.unwrap_err();
-        db.remove(&container().id, Some(&pod().id)).await.unwrap();
+        db.remove(&container().id, Some(&pod().id), Some(7)).await.unwrap();
         assert_eq!(db.load().unwrap(), (vec![], vec![]));
+        assert_eq!(db.removed(&container().id).unwrap(), Some(7));
+        assert_eq!(db.removed("other").unwrap(), None);
     }
 
     #[test]
     fn schema_grows_by_steps_and_a_newer_one_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, &MIGRATIONS).unwrap();
-        let longer = [MIGRATIONS[0], "CREATE TABLE later (x INTEGER) STRICT;"];
+        let longer = [MIGRATIONS[0], MIGRATIONS[1], "CREATE TABLE later (x INTEGER) STRICT;"];
         migrate(&mut connection, &longer).unwrap();
         connection.execute("INSERT INTO later VALUES (1)", []).unwrap();
         migrate(&mut connection, &longer).unwrap();

@@ -10,7 +10,7 @@ use crate::error::{EngineError, Kind, Result};
 use crate::ids;
 use crate::options::Phase;
 use crate::podsock::{self, AttachStreams};
-use crate::registry::Container;
+use crate::registry::{Container, Counted};
 use crate::shim::Shim;
 use crate::spec::{self, ExecOptions};
 
@@ -191,8 +191,8 @@ impl Engine {
         shim.exec(&exec.container, &exec.id, exec.options.tty, config).await?;
         let attachment = match streams {
             Some(streams) => {
-                let stream = podsock::attach(shim.dir(), &exec.container, Some(&exec.id), streams).await?;
-                Some(Attachment::ready(exec.options.tty, stream, container))
+                let attach = podsock::attach(shim.dir(), &exec.container, Some(&exec.id), streams, None);
+                Some(Attachment::ready(exec.options.tty, attach.await?, Counted::new(&container.attached)))
             }
             None => None,
         };

@@ -14,7 +14,7 @@ use crate::registry::{Container, Pod, Progress};
 use crate::shim::{Shim, TaskExit};
 use crate::{ids, podsock, signal};
 
-/// Exit code of a container whose VM was lost: killed.
+/// Exit code of a container whose VM and shim are gone: that of `SIGKILL`, as the shim has it for a VM that is gone.
 const LOST: u32 = 137;
 
 /// How long a killed container may take to be gone before its whole pod is ended, when it is alone in it.
@@ -58,12 +58,22 @@ impl Waiting {
 }
 
 impl Engine {
-    /// Begins to wait for a container.
+    /// Begins to wait for a container. The exit code of one that has removed itself can be asked for by its full id for
+    /// ten minutes, so that a client whose daemon was ended meanwhile still gets it.
     ///
     /// # Errors
     /// No such container.
     pub fn wait(&self, reference: &str, condition: WaitCondition) -> Result<Waiting> {
-        let container = self.shared.registry.find(reference)?;
+        let container = match self.shared.registry.find(reference) {
+            Ok(container) => container,
+            Err(missing) => {
+                let removed = self.shared.db.removed(reference)?;
+                let exit_code = removed.ok_or(missing)?;
+                let progress = Progress { removed: true, exit_code, ..Progress::default() };
+                let receiver = tokio::sync::watch::channel(progress).1;
+                return Ok(Waiting { receiver, condition, seen: 0 });
+            }
+        };
         let receiver = container.progress.subscribe();
         let seen = receiver.borrow().exits;
         Ok(Waiting { receiver, condition, seen })
@@ -92,6 +102,17 @@ impl Engine {
             tracing::warn!(container = container.id, error = %error.report(), "lost sight of a container");
         }
         self.record_exit(container, exit.ok(), record).await;
+        self.give_back(container, pod, shim, transition).await;
+    }
+
+    /// Gives back what a container that has ended had, once its clients have read what it wrote.
+    pub(crate) async fn give_back(
+        &self,
+        container: &Arc<Container>,
+        pod: &Arc<Pod>,
+        shim: &Arc<Shim>,
+        transition: tokio::sync::MutexGuard<'_, ()>,
+    ) {
         container.drained().await;
         if container.lock().options.auto_remove {
             drop(transition);
@@ -127,7 +148,7 @@ impl Engine {
         let lost = record.is_none() && exit.is_none();
         let error = match &record {
             Some(record) => record.error.clone().unwrap_or_default(),
-            None if lost => "the VM was lost: its shim is gone and left no exit code".to_owned(),
+            None if lost => "the pod's VM is gone: its shim ended and left no exit code".to_owned(),
             None => String::new(),
         };
         let oom = record.as_ref().is_some_and(|record| record.exit.oom_killed);
@@ -410,7 +431,8 @@ impl Engine {
         let pod = self.shared.registry.pod(&record.pod).ok();
         let last = self.shared.registry.in_pod(&record.pod).len() <= 1;
         let ends = pod.filter(|pod| last && !pod.lock().explicit);
-        self.shared.db.remove(&container.id, ends.as_ref().map(|pod| pod.id.as_str())).await?;
+        let exit_code = record.options.auto_remove.then_some(record.state.exit_code);
+        self.shared.db.remove(&container.id, ends.as_ref().map(|pod| pod.id.as_str()), exit_code).await?;
         if let Some(pod) = ends {
             self.shared.registry.remove_pod(&pod.id);
         }

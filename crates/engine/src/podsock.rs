@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_protocol::agent::{Process, Stats};
-use hyper_protocol::shim::{Identity, Phase, PodReply, PodRequest, PodState, files};
+use hyper_protocol::shim::{
+    Identity, Phase, PodReply, PodRequest, PodState, Position, Session, files,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -27,22 +29,34 @@ pub struct AttachStreams {
     pub stderr: bool,
 }
 
-/// Attaches to a process; the stream then carries its output and, the other way, its input.
+/// Attaches to a process; the stream then carries its output and, the other way, its input, which is framed with a
+/// session.
 pub(crate) async fn attach(
     dir: &Path,
     container: &str,
     exec: Option<&str>,
     streams: AttachStreams,
-) -> Result<UnixStream> {
+    session: Option<Session>,
+) -> Result<(UnixStream, Option<Position>)> {
     let request = PodRequest::Attach {
         container: container.to_owned(),
         exec: exec.map(str::to_owned),
         stdin: streams.stdin,
         stdout: streams.stdout,
         stderr: streams.stderr,
+        session,
     };
     match ask(dir, &request).await? {
-        (PodReply::Attached { .. }, stream) => Ok(stream),
+        (PodReply::Attached { position, .. }, stream) => Ok((stream, position)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Has the shim forget a session.
+pub(crate) async fn release(dir: &Path, container: &str, key: &str) -> Result<()> {
+    let request = PodRequest::Release { container: container.to_owned(), key: key.to_owned() };
+    match ask(dir, &request).await? {
+        (PodReply::Released, _) => Ok(()),
         _ => Err(unexpected()),
     }
 }

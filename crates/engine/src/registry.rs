@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use hyper_protocol::shim::Phase as Step;
 use tokio::sync::{oneshot, watch};
@@ -28,6 +29,8 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct PendingAttach {
     pub(crate) streams: AttachStreams,
+    /// Of its session, if it can come back.
+    pub(crate) key: Option<String>,
     pub(crate) stream: oneshot::Sender<tokio::net::UnixStream>,
 }
 
@@ -42,6 +45,8 @@ pub(crate) struct Container {
     pub(crate) pending: Mutex<Vec<PendingAttach>>,
     /// Clients that may still be reading output.
     pub(crate) attached: watch::Sender<usize>,
+    /// Places among them for clients that were attached when the last daemon ended.
+    expected: Mutex<Vec<Counted>>,
     /// Requests that do not wait for those clients.
     pub(crate) impatient: watch::Sender<usize>,
     /// Steps of the last start that the engine did itself.
@@ -64,6 +69,7 @@ impl Container {
             progress: watch::Sender::new(progress),
             pending: Mutex::default(),
             attached: watch::Sender::new(0),
+            expected: Mutex::default(),
             impatient: watch::Sender::new(0),
             steps: Mutex::default(),
             shim_steps: Mutex::default(),
@@ -78,6 +84,32 @@ impl Container {
     /// A copy of the record.
     pub(crate) fn record(&self) -> ContainerRecord {
         self.lock().clone()
+    }
+
+    /// Keeps places for clients that may come back, for `patience`.
+    pub(crate) fn expect(self: &Arc<Self>, clients: usize, patience: Duration) {
+        if clients == 0 {
+            return;
+        }
+        let places = (0..clients).map(|_| Counted::new(&self.attached));
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
+        let container = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            if let Some(container) = container.upgrade() {
+                container.expected.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+        });
+    }
+
+    /// Whether clients may still be reading output.
+    pub(crate) fn has_clients(&self) -> bool {
+        *self.attached.borrow() > 0
+    }
+
+    /// Takes the place of a client that has come back.
+    pub(crate) fn expected(&self) -> Option<Counted> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Waits until every client has read its output, or somebody cannot wait for that.

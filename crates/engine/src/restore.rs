@@ -1,7 +1,10 @@
 //! Finding everything again after hyperd was ended, however it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_protocol::shim::SESSION_KEPT_MS;
 
 use crate::clock::Timestamp;
 use crate::engine::Engine;
@@ -69,6 +72,10 @@ impl Engine {
         let dir = self.places().pod(&pod.id);
         let shim = Shim::find(&pod.id, &dir).await.map(Arc::new);
         let mut live = BTreeSet::new();
+        let sessions = match &shim {
+            Some(_) => crate::podsock::inspect(&dir).await.map(|state| state.sessions).unwrap_or_default(),
+            None => BTreeMap::new(),
+        };
         for container in self.shared.registry.in_pod(&pod.id) {
             let phase = container.lock().state.phase;
             if !matches!(phase, Phase::Starting | Phase::Running | Phase::Paused) {
@@ -76,6 +83,9 @@ impl Engine {
             }
             let found = look_for(&container.id, shim.as_deref(), phase, &dir).await;
             tracing::info!(container = container.id, ?found, "found a container again");
+            // Before its end is acted upon: its clients may come back for the rest of its output.
+            let clients = sessions.get(&container.id).copied().unwrap_or(0);
+            container.expect(clients, Duration::from_millis(SESSION_KEPT_MS));
             if self.settle(&container, pod, found, shim.as_ref()).await {
                 live.insert(container.id.clone());
             }
@@ -91,14 +101,31 @@ impl Engine {
         drop(vm);
         if let Some(shim) = shim {
             for container in self.shared.registry.in_pod(&pod.id) {
-                if live.contains(&container.id) {
+                if !live.contains(&container.id) {
+                    continue;
+                }
+                if container.lock().state.is_running() {
                     self.watch(container, pod.clone(), shim.clone());
+                } else {
+                    self.give_back_later(container, pod.clone(), shim.clone());
                 }
             }
         }
     }
 
-    /// Makes a container's record what was found; tells whether the container runs.
+    fn give_back_later(&self, container: Arc<Container>, pod: Arc<Pod>, shim: Arc<Shim>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let transition = container.transition.lock().await;
+            // Somebody may have removed it already.
+            if pod.vm.lock().await.members.contains(&container.id) {
+                engine.give_back(&container, &pod, &shim, transition).await;
+            }
+        });
+    }
+
+    /// Makes a container's record what was found; tells whether the container needs its pod: it runs, or there may be
+    /// clients that lack some of its output.
     async fn settle(
         &self,
         container: &Arc<Container>,
@@ -123,6 +150,9 @@ impl Engine {
             Found::Ended(exit) => {
                 let record = exit_record(&self.places().pod(&pod.id), &container.id);
                 self.record_exit(container, exit, record).await;
+                if shim.is_some() && container.has_clients() {
+                    return true;
+                }
                 forget(container, shim).await;
                 false
             }
@@ -167,8 +197,11 @@ impl Engine {
     async fn finish_restore(&self) {
         for container in self.shared.registry.containers() {
             let record = container.record();
+            // One with clients removes itself when they have read its output.
             let removes = record.state.phase == Phase::Removing
-                || (record.options.auto_remove && record.state.phase == Phase::Exited);
+                || (record.options.auto_remove
+                    && record.state.phase == Phase::Exited
+                    && !container.has_clients());
             if removes {
                 self.remove_quietly(&container).await;
             }

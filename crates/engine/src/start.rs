@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use hyper_image::Image;
-use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step};
+use hyper_image::{Image, RootAttributes};
+use hyper_protocol::agent::RootDirectory;
+use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step, Session};
 use tokio::sync::oneshot;
 
 use crate::boot::Steps;
@@ -151,7 +152,7 @@ impl Engine {
         let mut layers: Vec<Layer> =
             image.layers.iter().map(|layer| Layer { kind: "erofs", source: layer.blob.clone() }).collect();
         layers.push(Layer { kind: "ext4", source: self.writable_layer(record) });
-        let config = self.container_config(record, &pod_record).await?;
+        let config = self.container_config(record, &pod_record, &image.root).await?;
         let created = shim.create(&record.id, &bundle, &layers, record.options.tty, &config);
         steps.time("create container", created).await
     }
@@ -184,6 +185,7 @@ impl Engine {
         &self,
         record: &ContainerRecord,
         pod: &crate::options::PodRecord,
+        root: &RootAttributes,
     ) -> Result<ContainerConfig> {
         let options = &record.options;
         let log = match &options.log {
@@ -195,6 +197,13 @@ impl Engine {
         Ok(ContainerConfig {
             user: (!options.user.is_empty()).then(|| options.user.clone()),
             groups: options.group_add.clone(),
+            root: Some(RootDirectory {
+                mode: root.mode,
+                uid: root.uid,
+                gid: root.gid,
+                mtime: root.mtime,
+                mtime_nanoseconds: root.mtime_nanoseconds,
+            }),
             files: names::files(self, record, pod).await?,
             stdin: options.open_stdin,
             stdin_once: options.stdin_once,
@@ -211,8 +220,9 @@ impl Engine {
             if client.stream.is_closed() {
                 continue;
             }
-            match podsock::attach(shim.dir(), &container.id, None, client.streams).await {
-                Ok(stream) => drop(client.stream.send(stream)),
+            let session = client.key.map(|key| Session { key, received: None });
+            match podsock::attach(shim.dir(), &container.id, None, client.streams, session).await {
+                Ok((stream, _)) => drop(client.stream.send(stream)),
                 Err(error) => {
                     tracing::warn!(container = container.id, error = %error.report(), "cannot attach");
                 }

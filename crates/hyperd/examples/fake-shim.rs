@@ -265,7 +265,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     let process = pod.find(&container, exec.as_deref().unwrap_or_default()).unwrap();
                     let tty = process.tty;
                     attach = Some(process);
-                    PodReply::Attached { tty }
+                    PodReply::Attached { tty, position: None }
                 }
                 PodRequest::Timeline => PodReply::Timeline(Vec::new()),
                 PodRequest::Inspect => PodReply::Pod(PodState {
@@ -274,6 +274,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     vmm_pid: Some(std::process::id()),
                     kernel: None,
                     origin: Default::default(),
+                    sessions: Default::default(),
                 }),
                 _ => PodReply::Failed { message: "not here".into(), not_found: false },
             };

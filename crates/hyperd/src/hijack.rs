@@ -21,8 +21,10 @@ const CHUNK: usize = 32 << 10;
 /// How a copy between a client and a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The process's output ended, or the client went away.
-    Closed,
+    /// The process's output ended.
+    Finished,
+    /// The client went away.
+    Left,
     /// The client typed the keys.
     Detached,
 }
@@ -105,18 +107,19 @@ impl Connected {
         settle: impl Future<Output = ()>,
     ) -> Ended {
         // The rest of it keeps the pod until the copy is over.
-        let ProcessStream { stream: process, .. } = process;
+        let ProcessStream { stream: process, framed, .. } = process;
         let (from_process, to_process) = process.into_split();
         match self {
             Self::Stream(stream) => {
                 let (from_client, to_client) = tokio::io::split(*stream);
+                let to_process = Input { stream: to_process, framed };
                 both_ways(from_client, to_client, from_process, to_process, keys, settle).await
             }
             Self::Body(sender) => {
                 let _keep_open = to_process;
-                output_only(sender, from_process).await;
+                let ended = output_only(sender, from_process).await;
                 settle.await;
-                Ended::Closed
+                ended
             }
         }
     }
@@ -129,18 +132,40 @@ impl Connected {
     }
 }
 
-async fn output_only(sender: Sender, mut from_process: impl AsyncRead + Unpin) {
+/// The way to a process's input.
+struct Input<W> {
+    stream: W,
+    /// Each piece has its length before it, and the end is a length of zero: the end of the stream alone would not
+    /// tell a client that is done from a daemon that was ended.
+    framed: bool,
+}
+
+impl<W: AsyncWrite + Unpin> Input<W> {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.framed && !bytes.is_empty() {
+            let length = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
+            self.stream.write_all(&length.to_be_bytes()).await?;
+        }
+        self.stream.write_all(bytes).await
+    }
+
+    async fn end(&mut self) {
+        let _ = if self.framed { self.stream.write_all(&[0; 4]).await } else { self.stream.shutdown().await };
+    }
+}
+
+async fn output_only(sender: Sender, mut from_process: impl AsyncRead + Unpin) -> Ended {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = tokio::select! {
             read = from_process.read(&mut buffer) => read,
-            () = sender.closed() => return,
+            () = sender.closed() => return Ended::Left,
         };
         match read {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return Ended::Finished,
             Ok(count) => {
                 if sender.send(buffer[..count].to_vec()).await.is_err() {
-                    return;
+                    return Ended::Left;
                 }
             }
         }
@@ -151,45 +176,43 @@ async fn both_ways(
     from_client: impl AsyncRead + Unpin,
     mut to_client: impl AsyncWrite + Unpin,
     mut from_process: impl AsyncRead + Unpin,
-    to_process: impl AsyncWrite + Unpin,
+    to_process: Input<impl AsyncWrite + Unpin>,
     keys: Option<Scanner>,
     settle: impl Future<Output = ()>,
 ) -> Ended {
     let output = async {
         let mut buffer = vec![0; CHUNK];
-        loop {
+        let ended = loop {
             let count = match from_process.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => break Ended::Finished,
                 Ok(count) => count,
             };
             if to_client.write_all(&buffer[..count]).await.is_err() || to_client.flush().await.is_err() {
-                break;
+                break Ended::Left;
             }
-        }
+        };
         settle.await;
         let _ = to_client.shutdown().await;
+        ended
     };
     let input = input(from_client, to_process, keys);
     tokio::pin!(output, input);
     tokio::select! {
-        () = &mut output => Ended::Closed,
-        ended = &mut input => match ended {
-            Ended::Detached => Ended::Detached,
-            // The input is over; the output may go on.
-            Ended::Closed => {
-                output.await;
-                Ended::Closed
-            }
+        ended = &mut output => ended,
+        (detached, _to_process) = &mut input => match detached {
+            true => Ended::Detached,
+            // The input is over; the output may go on. Closing the way to the process would end it as well.
+            false => output.await,
         },
     }
 }
 
-/// Copies input until its end, which is passed on.
-async fn input(
+/// Copies input until its end, which is passed on, or the keys; tells whether it was these.
+async fn input<W: AsyncWrite + Unpin>(
     mut from_client: impl AsyncRead + Unpin,
-    mut to_process: impl AsyncWrite + Unpin,
+    mut to_process: Input<W>,
     mut keys: Option<Scanner>,
-) -> Ended {
+) -> (bool, Input<W>) {
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = match from_client.read(&mut buffer).await {
@@ -200,16 +223,15 @@ async fn input(
             Some(scanner) => scanner.push(&buffer[..count]),
             None => (buffer[..count].to_vec(), false),
         };
-        if to_process.write_all(&pass).await.is_err() {
+        if to_process.write(&pass).await.is_err() {
             break;
         }
         if detached {
-            return Ended::Detached;
+            return (true, to_process);
         }
     }
-    let _ = to_process.shutdown().await;
-    // Closing the other half as well would end the output: this one stays until the copy is over.
-    Ended::Closed
+    to_process.end().await;
+    (false, to_process)
 }
 
 #[cfg(test)]
@@ -224,6 +246,7 @@ mod tests {
         let copy = tokio::spawn(async move {
             let (from_client, to_client) = tokio::io::split(daemon_client);
             let (from_process, to_process) = tokio::io::split(daemon_process);
+            let to_process = Input { stream: to_process, framed: false };
             both_ways(from_client, to_client, from_process, to_process, None, std::future::ready(())).await
         });
         let (mut client_read, mut client_write) = tokio::io::split(client);
@@ -238,7 +261,19 @@ mod tests {
         let mut output = Vec::new();
         client_read.read_to_end(&mut output).await.unwrap();
         assert_eq!(output, b"out");
-        assert_eq!(copy.await.unwrap(), Ended::Closed);
+        assert_eq!(copy.await.unwrap(), Ended::Finished);
+    }
+
+    #[tokio::test]
+    async fn framed_input_has_lengths_and_an_end() {
+        let (to_process, mut process) = duplex(64);
+        let client: &[u8] = b"some input";
+        let copied = input(client, Input { stream: to_process, framed: true }, None).await;
+        assert!(!copied.0);
+        drop(copied);
+        let mut input = Vec::new();
+        process.read_to_end(&mut input).await.unwrap();
+        assert_eq!(input, b"\0\0\0\x0asome input\0\0\0\0");
     }
 
     #[tokio::test]
@@ -249,6 +284,7 @@ mod tests {
             let (from_client, to_client) = tokio::io::split(daemon_client);
             let (from_process, to_process) = tokio::io::split(daemon_process);
             let keys = Scanner::new("").unwrap();
+            let to_process = Input { stream: to_process, framed: false };
             both_ways(from_client, to_client, from_process, to_process, Some(keys), std::future::ready(()))
                 .await
         });

@@ -105,14 +105,24 @@ impl Sender {
         }
     }
 
+    /// Adds as many of `bytes` as there is room for now, and says how many.
+    pub fn offer(&self, bytes: &[u8]) -> usize {
+        let mut state = self.lock();
+        let taken = bytes.len().min(WINDOW - state.kept.len().min(WINDOW));
+        state.kept.extend(&bytes[..taken]);
+        drop(state);
+        if taken > 0 {
+            self.filled.notify_waiters();
+        }
+        taken
+    }
+
     /// Adds bytes, waiting for acknowledgements whenever [`WINDOW`] bytes are kept. Cancelled, it has added a
-    /// beginning of them; use [`Sender::room`] first to be able to cancel.
+    /// beginning of them; [`Sender::room`] and [`Sender::offer`] tell how many.
     pub async fn push(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let taken = self.room().await.min(bytes.len());
-            self.lock().kept.extend(&bytes[..taken]);
-            self.filled.notify_waiters();
-            bytes = &bytes[taken..];
+            self.room().await;
+            bytes = &bytes[self.offer(bytes)..];
         }
     }
 

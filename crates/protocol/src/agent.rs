@@ -178,6 +178,23 @@ pub enum Writable {
     },
 }
 
+/// Attributes of a root directory. An overlay shows those of its writable layer, and the topmost layer of an image
+/// need not describe it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootDirectory {
+    /// Permission bits, at most `0o7777`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time, seconds since 1970-01-01 UTC.
+    pub mtime: i64,
+    /// And nanoseconds, below 1 000 000 000.
+    pub mtime_nanoseconds: u32,
+}
+
 /// A container to create.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +207,9 @@ pub struct Container {
     pub layers: Vec<DiskAddress>,
     /// The writable layer.
     pub writable: Writable,
+    /// What the root directory of a new writable layer is to look like; `None` for that of the topmost layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootDirectory>,
     /// `USER[:GROUP]` by name or number, looked up in the container's own `/etc/passwd` and `/etc/group`; replaces
     /// `process.user.uid` and `gid` when given, and sets `HOME` where the specification has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@
 //! encoding shared by the last two, and [`channel`] the one of resumable byte channels.
 
 pub mod agent;
+pub mod capability;
 pub mod channel;
 pub mod frame;
 pub mod hello;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Exit, Stats};
+use crate::agent::{Exit, RootDirectory, Stats};
 
 /// Type URL of [`PodConfig`].
 pub const POD_CONFIG_URL: &str = "io.hyper.v1.PodConfig";
@@ -108,6 +108,9 @@ pub struct ContainerConfig {
     /// As [`crate::agent::Container::groups`].
     #[serde(default)]
     pub groups: Vec<String>,
+    /// As [`crate::agent::Container::root`].
+    #[serde(default)]
+    pub root: Option<RootDirectory>,
     /// As [`crate::agent::Container::files`].
     #[serde(default)]
     pub files: BTreeMap<String, String>,
@@ -159,6 +162,10 @@ pub enum PodRequest {
     /// Attach to a process, started or not. After [`PodReply::Attached`] the connection carries the process's
     /// output (docker's 8-byte headers before each piece, or raw with a terminal) and, the other way, its
     /// input; the shim closes its side when the output has ended.
+    ///
+    /// With a session the input is framed: each piece has its length before it, 32 bits big-endian and at most
+    /// [`INPUT_PIECE_MAX`], and a length of zero is the input's end. A connection that ends without more ado was lost
+    /// then: the session stays for [`SESSION_KEPT_MS`], and another connection goes on with it.
     Attach {
         /// The container.
         container: String,
@@ -171,6 +178,16 @@ pub enum PodRequest {
         stdout: bool,
         /// Receive standard error.
         stderr: bool,
+        /// A place at the streams that outlives the connection.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<Session>,
+    },
+    /// Forgets a session whose client does not come back. Answers [`PodReply::Released`], also when there is none.
+    Release {
+        /// The container.
+        container: String,
+        /// [`Session::key`].
+        key: String,
     },
     /// Answers [`PodReply::Timeline`].
     Timeline,
@@ -214,7 +231,12 @@ pub enum PodReply {
     Attached {
         /// The process has a terminal: the stream is raw.
         tty: bool,
+        /// With a session: what comes next in either direction.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<Position>,
     },
+    /// The session is forgotten.
+    Released,
     /// When the pod's steps began and ended.
     Timeline(Vec<Phase>),
     /// What a container uses.
@@ -233,6 +255,36 @@ pub enum PodReply {
         not_found: bool,
     },
 }
+
+/// A client's place at a process's streams, which outlives its connection: nothing is lost and nothing comes twice when
+/// what lies between client and shim is ended and started anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Chosen by the client at random: 1 to 64 bytes of `[0-9a-zA-Z]`.
+    pub key: String,
+    /// To go on with the session: bytes of standard output and of standard error, since the process began, that
+    /// the client has. `None` for a new session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<[u64; 2]>,
+}
+
+/// Where the streams of a session are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Bytes of standard output and of standard error, since the process began, before the first that is sent.
+    pub output: [u64; 2],
+    /// Bytes of input taken from this client.
+    pub input: u64,
+}
+
+/// How long a session is kept for a client whose connection was lost, in milliseconds: longer than a daemon takes to
+/// start again.
+pub const SESSION_KEPT_MS: u64 = 30_000;
+
+/// Longest piece of input in a session.
+pub const INPUT_PIECE_MAX: u32 = 64 << 10;
 
 /// A step on the way from a request to a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +314,10 @@ pub struct PodState {
     pub kernel: Option<String>,
     /// How it came up.
     pub origin: Origin,
+    /// How many sessions the first processes of containers have, by container. To a new daemon each is that of a client
+    /// that may come back.
+    #[serde(default)]
+    pub sessions: BTreeMap<String, usize>,
 }
 
 /// How a VM came up.
@@ -339,7 +395,7 @@ pub struct FileMark {
 pub struct ExitRecord {
     /// How it ended.
     pub exit: Exit,
-    /// Why, where the container did not end by itself (`the VM was lost: …`).
+    /// Why, where the container did not end by itself (`the pod's VM is gone: …`).
     #[serde(default)]
     pub error: Option<String>,
 }

@@ -220,6 +220,7 @@ pub fn to_agent(
         spec,
         layers: plugged.layers(),
         writable,
+        root: config.root,
         user: config.user,
         groups: config.groups,
         stdin: config.stdin || !request.streams.stdin.is_empty(),

@@ -32,10 +32,8 @@ pub const STOP: Duration = Duration::from_secs(10);
 /// How long the ends of processes may take to be recorded once the VM is gone: longer than a stuck client holds one
 /// up.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Exit code of a process that went with a VM that was stopped: that of `SIGKILL`.
-const CODE_STOPPED: u32 = 137;
-/// Exit code of a process that went with a VM that was lost, docker's for an unknown one.
-const CODE_LOST: u32 = 255;
+/// Exit code of a process that went with its VM, however that ended: that of `SIGKILL`. Why is in the exit's record.
+const CODE_GONE: u32 = 137;
 
 /// A pod that has, or had, a VM.
 pub struct Live {
@@ -275,6 +273,9 @@ impl Pod {
             _ => None,
         };
         let (kernel, origin) = (lock(&self.kernel).clone(), lock(&self.origin).clone());
+        let first = self.processes().into_iter().filter(|process| process.target.exec.is_none());
+        let counted = first.map(|process| (process.target.container.clone(), process.fanout.sessions()));
+        let sessions = counted.filter(|(_, count)| *count > 0).collect();
         match vm.map(|vm| vm.info()) {
             Some(info) => PodState {
                 hypervisor: info.hypervisor.to_owned(),
@@ -282,6 +283,7 @@ impl Pod {
                 vmm_pid: Some(info.pid),
                 kernel,
                 origin,
+                sessions,
             },
             None => PodState {
                 hypervisor: String::new(),
@@ -289,6 +291,7 @@ impl Pod {
                 vmm_pid: None,
                 kernel,
                 origin,
+                sessions,
             },
         }
     }
@@ -427,13 +430,8 @@ impl Pod {
     }
 
     /// The exit of a process whose guest is gone.
-    pub fn lost_exit(&self) -> Exit {
-        let code = match self.phase() {
-            Phase::Stopping(_) => CODE_STOPPED,
-            Phase::Stopped(_, Ending { wanted: true, .. }) => CODE_STOPPED,
-            _ => CODE_LOST,
-        };
-        Exit { code, unix_time_ns: clock::unix_ns(), oom_killed: false }
+    pub fn lost_exit() -> Exit {
+        Exit { code: CODE_GONE, unix_time_ns: clock::unix_ns(), oom_killed: false }
     }
 
     /// Stops the VM if that is configured and no container has anything left to do.
@@ -511,7 +509,7 @@ impl Pod {
         live.guest.end(&reason);
         if lost {
             tracing::error!(pod = %self.id, %reason, "the VM was lost");
-            self.end(Ending::now(format!("the VM was lost: {reason}"), false)).await;
+            self.end(Ending::now(format!("the pod's VM is gone: {reason}"), false)).await;
         }
     }
 
@@ -553,7 +551,7 @@ impl Pod {
                 match process.state() {
                     State::Running { .. } | State::Paused { .. } => drop(process.wait().await),
                     State::Created => {
-                        self.record(&process, self.lost_exit(), Some(ending.reason.clone()));
+                        self.record(&process, Self::lost_exit(), Some(ending.reason.clone()));
                         process.release();
                     }
                     State::Stopped { .. } => {}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper_protocol::shim::{PodReply, PodRequest};
+use hyper_protocol::shim::{PodReply, PodRequest, Position, Session};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -18,7 +18,8 @@ use tokio::time::{sleep, timeout};
 use crate::error::ShimError;
 use crate::phase::ProcessRequest;
 use crate::pod::Pod;
-use crate::stdio::{self, Attachment, Interest};
+use crate::process::Process;
+use crate::stdio::{self, Attachment, Interest, Membership, ResumeError};
 use crate::tasks;
 
 /// Longest request.
@@ -67,11 +68,18 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
         Err(_) => return Ok(()),
     };
     let answer = match request {
-        PodRequest::Attach { container, exec, stdin, stdout, stderr } => {
+        PodRequest::Attach { container, exec, stdin, stdout, stderr, session } => {
             let exec = exec.unwrap_or_default();
-            match attach(&pod, &container, &exec, stdin, Interest { stdout, stderr }) {
-                Ok(attachment) => {
-                    reply(&mut writer, &PodReply::Attached { tty: attachment.tty }).await?;
+            let interest = Interest { stdout, stderr };
+            let attached = match session {
+                None => attach(&pod, &container, &exec, stdin, interest).map(|attachment| (attachment, None)),
+                Some(session) => join(&pod, &container, &exec, stdin, interest, &session)
+                    .await
+                    .map(|(attachment, position)| (attachment, Some(position))),
+            };
+            match attached {
+                Ok((attachment, position)) => {
+                    reply(&mut writer, &PodReply::Attached { tty: attachment.tty, position }).await?;
                     pod.clients.fetch_add(1, Ordering::Relaxed);
                     stdio::serve(reader, writer, attachment).await;
                     pod.clients.fetch_sub(1, Ordering::Relaxed);
@@ -79,6 +87,12 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
                 }
                 Err(error) => failed(error),
             }
+        }
+        PodRequest::Release { container, key } => {
+            if let Ok(container) = pod.container(&container) {
+                container.processes().iter().for_each(|process| process.fanout.release(&key));
+            }
+            PodReply::Released
         }
         PodRequest::Timeline => PodReply::Timeline(pod.timeline.phases()),
         PodRequest::Inspect => PodReply::Pod(pod.inspect()),
@@ -113,20 +127,69 @@ fn attach(
 ) -> Result<Attachment, ShimError> {
     let process = pod.container(container)?.process(exec)?;
     process.admit(ProcessRequest::Attach)?;
-    let pieces =
-        process.fanout.attach(Interest { stderr: interest.stderr && !process.streams.tty, ..interest });
-    let pieces = pieces.ok_or_else(|| {
-        ShimError::WrongState(format!(
-            "{} cannot be attached to: it has ended or has too many clients",
-            process.name()
-        ))
-    })?;
+    let pieces = process.fanout.attach(of_process(&process, interest));
+    let pieces = pieces.ok_or_else(|| closed(&process))?;
     Ok(Attachment {
         tty: process.streams.tty,
-        pieces,
+        past: Vec::new(),
+        pieces: Some(pieces),
         input: (stdin && process.input.is_open()).then(|| process.input.clone()),
         input_once: process.input_once,
+        membership: None,
     })
+}
+
+/// Attaches a client that can come back, or that does. One that does is served after the end of the process as well:
+/// it may lack the last of the output.
+async fn join(
+    pod: &Pod,
+    container: &str,
+    exec: &str,
+    stdin: bool,
+    interest: Interest,
+    session: &Session,
+) -> Result<(Attachment, Position), ShimError> {
+    if !stdio::is_key(&session.key) {
+        return Err(ShimError::Invalid(format!("{:?} is no key of a session", session.key)));
+    }
+    let process = pod.container(container)?.process(exec)?;
+    let interest = of_process(&process, interest);
+    let joined = match session.received {
+        None => {
+            process.admit(ProcessRequest::Attach)?;
+            process.fanout.join(interest, &session.key).ok_or_else(|| closed(&process))?
+        }
+        Some(received) => {
+            process.fanout.resume(interest, &session.key, received).map_err(|error| match error {
+                ResumeError::Unknown => ShimError::NotFound(format!("{}: {error}", process.name())),
+                other => ShimError::WrongState(format!("{}: {other}", process.name())),
+            })?
+        }
+    };
+    let position = Position { output: joined.position, input: joined.session.take_over().await };
+    let membership =
+        Membership { fanout: process.fanout.clone(), session: joined.session, connection: joined.connection };
+    let attachment = Attachment {
+        tty: process.streams.tty,
+        past: joined.past,
+        pieces: joined.pieces,
+        input: (stdin && process.input.is_open()).then(|| process.input.clone()),
+        input_once: process.input_once,
+        membership: Some(membership),
+    };
+    Ok((attachment, position))
+}
+
+/// With a terminal there is one output.
+fn of_process(process: &Process, interest: Interest) -> Interest {
+    Interest { stderr: interest.stderr && !process.streams.tty, ..interest }
+}
+
+fn closed(process: &Process) -> ShimError {
+    ShimError::WrongState(format!(
+        "{} cannot be attached to: it has ended or has too many clients",
+        process.name()
+    ))
 }
 
 fn failed(error: ShimError) -> PodReply {

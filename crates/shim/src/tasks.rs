@@ -217,9 +217,9 @@ impl Following {
 async fn follow(pod: Arc<Pod>, process: Arc<Process>, following: Following) {
     let (exit, error) = match following.exit.await {
         Ok(Ok(Reply::Exited(exit))) => (exit, None),
-        Ok(Ok(reply)) => (pod.lost_exit(), Some(format!("the agent answers a wait with {reply:?}"))),
-        Ok(Err(error)) => (pod.lost_exit(), Some(error.to_string())),
-        Err(error) => (pod.lost_exit(), Some(error.to_string())),
+        Ok(Ok(reply)) => (Pod::lost_exit(), Some(format!("the agent answers a wait with {reply:?}"))),
+        Ok(Err(error)) => (Pod::lost_exit(), Some(error.to_string())),
+        Err(error) => (Pod::lost_exit(), Some(error.to_string())),
     };
     pod.timeline.since("exit", SystemTime::now());
     process.input.finish();

@@ -244,7 +244,7 @@ async fn killed_vm_gives_every_container_an_exit_with_a_reason() {
     shim.start_task("c1", "").await.unwrap();
     let vmm = shim.vmm_pid().await.unwrap();
     signal(vmm, "KILL");
-    assert_eq!(shim.wait("c1", "").await, 255);
+    assert_eq!(shim.wait("c1", "").await, 137);
     assert_eq!(converse(stream, b"").await, b"");
     let record = std::fs::read(shim.pod_dir().join("exits/c1.json")).unwrap();
     let record: ExitRecord = serde_json::from_slice(&record).unwrap();

@@ -7,7 +7,6 @@ pub mod keyring;
 pub mod kvm;
 pub mod mount;
 pub mod namespace;
-pub mod process;
 pub mod seccomp;
 pub mod spawn;
 pub mod tap;

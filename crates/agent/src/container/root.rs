@@ -12,7 +12,8 @@ use std::path::{Component, Path, PathBuf};
 
 use hyper_sys::mount::{self, Change};
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, makedev, mkdirat, mknodat, openat2, readlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fstat,
+    makedev, mkdirat, mknodat, openat2, readlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -313,13 +314,15 @@ fn make_missing(path: &Path, directory: bool) -> rustix::io::Result<Option<PathB
             continue;
         }
         let last = index + 1 == names.len();
+        let before = fstat(&parent)?;
         let made = if directory || !last {
             mkdirat(&parent, name.as_os_str(), Mode::from_raw_mode(0o755))
         } else {
             mknodat(&parent, name.as_os_str(), FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
         };
         match made {
-            Ok(()) => {}
+            // What is made for us to mount on is no change of the container's.
+            Ok(()) => keep_modified(&parent, &before)?,
             Err(Errno::EXIST) => {
                 let link = readlinkat(&parent, name.as_os_str(), Vec::new())?;
                 let mut leads_to = here.join(OsStr::from_bytes(link.to_bytes()));
@@ -330,6 +333,22 @@ fn make_missing(path: &Path, directory: bool) -> rustix::io::Result<Option<PathB
         }
     }
     Ok(None)
+}
+
+/// Sets the modification time of an open file, which may be open as a path only, and leaves the others alone.
+pub(crate) fn set_modified(file: impl AsFd, modified: Timespec) -> rustix::io::Result<()> {
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access: omit, last_modification: modified };
+    utimensat(file, "", &times, AtFlags::EMPTY_PATH)
+}
+
+/// Gives a directory the modification time that it had. One that does not keep times has none to lose.
+fn keep_modified(directory: &OwnedFd, before: &Stat) -> rustix::io::Result<()> {
+    let modified = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ };
+    match set_modified(directory, modified) {
+        Err(Errno::PERM | Errno::ROFS | Errno::OPNOTSUPP) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Hides a path behind an empty directory or `/dev/null`; one that does not exist is hidden already.

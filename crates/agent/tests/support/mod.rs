@@ -167,6 +167,7 @@ pub fn container(id: &str, spec: Value) -> Container {
         spec,
         layers: vec![DiskAddress::Scsi { target: 0, lun: 0 }],
         writable: Writable::Tmpfs { size: 0 },
+        root: None,
         user: None,
         groups: Vec::new(),
         stdin: false,

@@ -1,5 +1,7 @@
 //! Which capabilities a container has.
 
+use hyper_protocol::capability::CAPABILITIES;
+
 use crate::error::{EngineError, Result};
 use crate::options::Security;
 
@@ -19,51 +21,6 @@ const DEFAULT: [&str; 14] = [
     "CAP_SYS_CHROOT",
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
-];
-
-/// All there are, in the kernel's order (`linux/capability.h`, 6.12).
-const ALL: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// The capabilities of a container, by docker's rules: adding all begins from all, dropping all from none, and
@@ -94,7 +51,7 @@ pub(crate) fn of(security: &Security) -> Result<Vec<String>> {
 
 /// All capabilities.
 pub(crate) fn all() -> Vec<String> {
-    ALL.map(str::to_owned).to_vec()
+    CAPABILITIES.map(str::to_owned).to_vec()
 }
 
 /// `net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are the same; `ALL` stays.
@@ -105,7 +62,7 @@ fn normalize(option: &str, names: &[String]) -> Result<Vec<String>> {
             return Ok("ALL".to_owned());
         }
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        if ALL.contains(&full.as_str()) {
+        if CAPABILITIES.contains(&full.as_str()) {
             Ok(full)
         } else {
             Err(EngineError::invalid(format!("invalid {option}: unknown capability: \"{full}\"")))
@@ -132,7 +89,7 @@ mod tests {
 
     #[test]
     fn all_and_names_combine_as_dockers() {
-        assert_eq!(of_lists(&["ALL"], &["sys_admin"]).len(), ALL.len() - 1);
+        assert_eq!(of_lists(&["ALL"], &["sys_admin"]).len(), CAPABILITIES.len() - 1);
         assert_eq!(of_lists(&["chown"], &["ALL"]), ["CAP_CHOWN"]);
         assert_eq!(of_lists(&[], &["mknod"]).len(), DEFAULT.len() - 1);
         assert!(of_lists(&[], &["all"]).is_empty());

@@ -76,6 +76,8 @@ pub enum Command {
     System(SystemCommand),
     /// Attach local standard input, output, and error streams to a running container
     Attach(AttachArgs),
+    /// Generate the autocompletion script for the specified shell
+    Completion(CompletionArgs),
     /// Create a new container
     Create(CreateArgs),
     /// Get real time events from the server

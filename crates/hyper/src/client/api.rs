@@ -6,7 +6,7 @@ use bollard::{BollardRequest, ClientVersion, Docker};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use http1::body::Incoming;
-use http1::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http1::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http1::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -32,6 +32,26 @@ pub struct Hijacked {
     pub socket: Box<dyn Socket>,
     /// Bytes that came with the answer's head.
     pub first: Bytes,
+    /// Where the streams are, if the daemon keeps a session of ours.
+    pub position: Option<Position>,
+}
+
+/// Where the streams of a session are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes of standard output and of standard error before the first that comes.
+    pub output: [u64; 2],
+    /// Bytes of input that were taken from us.
+    pub input: u64,
+}
+
+/// A place at a container's streams that outlives the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its name, chosen at random.
+    pub key: &'a str,
+    /// To go on with it: bytes of standard output and of standard error that we have.
+    pub received: Option<[u64; 2]>,
 }
 
 /// Calls one daemon.
@@ -96,7 +116,22 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Response<Incoming>, ApiError> {
-        let request = self.request(method, path, query).body(Full::<Bytes>::default()).map_err(broken)?;
+        self.send_with(method, path, query, &[]).await
+    }
+
+    /// As [`Client::send`], with extra headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&'static str, &str)],
+    ) -> Result<Response<Incoming>, ApiError> {
+        let mut request = self.request(method, path, query);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::<Bytes>::default()).map_err(broken)?;
         accept(self.transport.send(request).await?).await
     }
 
@@ -157,14 +192,21 @@ impl Client {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let mut request = self.request(Method::POST, path, query).body(body).map_err(broken)?;
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, http1::header::HeaderValue::from_static("application/x-tar"));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
         let response = accept(self.transport.send(request).await?).await?;
         Ok(JsonLines::new(response.into_body(), format!("POST {path}")))
     }
 
-    /// Takes the connection over as a raw stream (attach, exec).
+    /// Reaches the daemon again after an error that [`ApiError::is_lost`].
+    ///
+    /// # Errors
+    /// It does not come back, or cannot be started.
+    pub async fn come_back(&self) -> Result<(), ApiError> {
+        self.transport.come_back().await
+    }
+
+    /// Takes the connection over as a raw stream (attach, exec). A `place` asks for a session, or to go on with one; a
+    /// daemon that knows no sessions gives a stream without a position.
     ///
     /// # Errors
     /// [`ApiError::NotHijacked`] when the daemon answers with a plain body.
@@ -173,23 +215,37 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
         body: Option<String>,
+        place: Option<Place<'_>>,
     ) -> Result<Hijacked, ApiError> {
-        let request = self
-            .request(Method::POST, path, query)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "tcp")
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(broken)?;
+        let mut request =
+            self.request(Method::POST, path, query).header(CONNECTION, "Upgrade").header(UPGRADE, "tcp");
+        if let Some(Place { key, received }) = place {
+            request = request.header("hyper-session", key);
+            if let Some([stdout, stderr]) = received {
+                request = request.header("hyper-received", format!("{stdout} {stderr}"));
+            }
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(broken)?;
         let response = accept(self.transport.send(request).await?).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(ApiError::NotHijacked { request: format!("POST {path}") });
         }
+        let position = response.headers().get("hyper-position").and_then(position);
         let upgraded = http1::upgrade::on(response).await.map_err(broken)?;
         match upgraded.downcast::<TokioIo<Box<dyn Socket>>>() {
-            Ok(parts) => Ok(Hijacked { socket: parts.io.into_inner(), first: parts.read_buf }),
-            Err(upgraded) => Ok(Hijacked { socket: Box::new(TokioIo::new(upgraded)), first: Bytes::new() }),
+            Ok(parts) => Ok(Hijacked { socket: parts.io.into_inner(), first: parts.read_buf, position }),
+            Err(upgraded) => {
+                Ok(Hijacked { socket: Box::new(TokioIo::new(upgraded)), first: Bytes::new(), position })
+            }
         }
     }
+}
+
+/// Three numbers.
+fn position(value: &HeaderValue) -> Option<Position> {
+    let mut numbers = value.to_str().ok()?.split(' ').map(|number| number.parse().ok());
+    let mut next = || numbers.next().flatten();
+    Some(Position { output: [next()?, next()?], input: next()? })
 }
 
 fn broken<E: std::error::Error + Send + Sync + 'static>(error: E) -> ApiError {

@@ -73,6 +73,11 @@ impl ApiError {
         }
     }
 
+    /// The daemon went away, or is not there: the next one can be asked again.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Broken(_))
+    }
+
     /// The daemon says the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)

@@ -9,7 +9,7 @@ mod error;
 mod lines;
 mod transport;
 
-pub use api::{Client, Hijacked, encode, path};
+pub use api::{Client, Hijacked, Place, Position, encode, path};
 pub use endpoint::{Endpoint, run_dir};
 pub use error::ApiError;
 pub use lines::JsonLines;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use http1::body::{Body, Incoming};
 use http1::client::conn::http1 as connection;
@@ -13,24 +14,30 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::{ApiError, Endpoint};
-use crate::daemon;
 use crate::timeline::Timeline;
+use crate::{daemon, output};
 
 /// A connected byte stream.
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// How long a daemon that was ended in an orderly way may take to be back: it was told to end, and is not ours to start.
+const ENDED_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks for it.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Opens connections to one daemon, starting it when nobody listens on its unix socket.
 pub struct Transport {
     endpoint: Endpoint,
     log_level: Option<String>,
     started: AtomicBool,
+    told: AtomicBool,
     timeline: Arc<Timeline>,
 }
 
 impl Transport {
     pub(super) fn new(endpoint: Endpoint, log_level: Option<String>, timeline: Arc<Timeline>) -> Self {
-        Self { endpoint, log_level, started: AtomicBool::new(false), timeline }
+        Self { endpoint, log_level, started: AtomicBool::new(false), told: AtomicBool::new(false), timeline }
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -71,6 +78,34 @@ impl Transport {
                 self.dial().await.map_err(|source| self.unreachable(source))
             }
             (Err(error), _) => Err(self.unreachable(error)),
+        }
+    }
+
+    /// Reaches the daemon again after it was lost, and says so once. One that crashed, which its socket without a
+    /// listener shows, is started as at first use.
+    ///
+    /// # Errors
+    /// It was ended in an orderly way and does not come back, or cannot be started.
+    pub(super) async fn come_back(&self) -> Result<(), ApiError> {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            output::complain("hyper: the connection to the daemon is lost; connecting again\n");
+        }
+        let began = Instant::now();
+        loop {
+            let error = match self.dial().await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            match &self.endpoint {
+                Endpoint::Unix(path) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    daemon::start(path, &self.endpoint.to_string(), self.log_level.as_deref()).await?;
+                    return Ok(());
+                }
+                _ if nobody_listens(&error) && began.elapsed() < ENDED_PATIENCE => {
+                    tokio::time::sleep(POLL).await;
+                }
+                _ => return Err(self.unreachable(error)),
+            }
         }
     }
 

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use clap::Args;
-use http1::Method;
 use serde::Deserialize;
 
 use super::App;
-use super::session::{
-    Session, Target, check_tty, converse, detach_keys, exit_code, forward_signals, nudge,
-    read_escape_sequence,
-};
+use super::follow::{self, Condition, Ending, follow};
+use super::session::{Session, Target, check_tty, detach_keys, forward_signals, nudge, read_escape_sequence};
 use crate::client::path;
 use crate::error::{Failure, Outcome};
-use crate::stream::{End, Signals};
+use crate::stream::Signals;
 
 /// Flags of `attach`.
 #[derive(Debug, Args)]
@@ -59,6 +56,9 @@ pub struct State {
     /// It is being restarted.
     #[serde(default)]
     pub restarting: bool,
+    /// Why it could not be started, or did not end by itself.
+    #[serde(default)]
+    pub error: String,
 }
 
 /// A container's configuration.
@@ -91,27 +91,24 @@ pub async fn attach(app: &App, args: AttachArgs) -> Outcome {
     let stdin = !args.no_stdin && container.config.open_stdin;
     check_tty(stdin, container.config.tty)?;
     let id = container.id.as_str();
-    let wait = app.client.lines(Method::POST, &path("containers", id, "/wait")?, &[], &[]).await?;
-    let mut query =
-        vec![("stream", "1"), ("stdin", if stdin { "1" } else { "0" }), ("stdout", "1"), ("stderr", "1")];
-    if !keys.is_empty() {
-        query.push(("detachKeys", keys));
-    }
-    let stream = app.client.hijack(&path("containers", id, "/attach")?, &query, None).await?;
     let session = Session {
         target: Target::Container(id),
         tty: container.config.tty,
         stdin,
-        output: true,
+        stdout: true,
+        stderr: true,
         detach_keys: keys,
     };
+    let condition = Condition::NotRunning;
+    let mut traffic = session.traffic(|| ())?;
+    let attached = follow::attach(app, &session, condition, &mut traffic).await?;
     let streaming = async {
         if session.tty {
             nudge(&app.client, session.target).await;
         }
-        match converse(app, &session, stream, || ()).await? {
-            End::Detached => Err(read_escape_sequence()),
-            End::Finished => exit_code(wait).await,
+        match follow(app, &session, attached, condition, &mut traffic).await? {
+            Ending::Detached => Err(read_escape_sequence()),
+            Ending::Exited(code) => Ok(code),
         }
     };
     let mut signals = Signals::catch();

@@ -28,6 +28,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Template(command) => template(app, command).await,
         Command::System(command) => system(app, command).await,
         Command::Attach(args) => attach::attach(app, args).await,
+        Command::Completion(args) => completion::completion(&args),
         Command::Create(args) => create::create(app, args).await,
         Command::Events(args) => events::events(app, args).await,
         Command::History(args) => history::history(app, args).await,

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::App;
-use super::session::{Session, Target, check_tty, converse, detach_keys, read_escape_sequence};
+use super::session::{Broken, Session, Target, check_tty, converse, detach_keys, read_escape_sequence};
 use crate::client::{ApiError, path};
 use crate::container::environment;
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
@@ -94,24 +94,42 @@ fn config(args: &ExecArgs, command: &[String]) -> Result<ExecConfig, Failure> {
 }
 
 async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcome {
-    let stream = app.client.hijack(&path("exec", id, "/start")?, &[], Some(begin)).await?;
+    let stream = app.client.hijack(&path("exec", id, "/start")?, &[], Some(begin), None).await?;
     let session = Session {
         target: Target::Exec(id),
         tty: args.tty,
         stdin: args.interactive,
-        output: true,
+        stdout: true,
+        stderr: true,
         detach_keys: &args.detach_keys,
     };
     // Signals are not passed on to an exec: they end us, with the terminal restored.
     let mut signals = Signals::catch();
+    let mut traffic = session.traffic(|| ())?;
     let end = tokio::select! {
-        end = converse(app, &session, stream, || ()) => end?,
+        end = converse(app, &session, stream, &mut traffic) => match end {
+            Err(Broken::Lost(_)) => return Err(lost(args)),
+            end => end?,
+        },
         signal = signals.next_end() => return Err(Failure::silent(128 + signal.number)),
     };
     if end == End::Detached {
         return Err(read_escape_sequence());
     }
-    let state =
-        app.client.docker().inspect_exec(id).await.map_err(|error| Failure::from(ApiError::from(error)))?;
+    let state = app.client.docker().inspect_exec(id).await.map_err(|error| match ApiError::from(error) {
+        // The next daemon knows nothing of it.
+        error if error.is_lost() || error.is_not_found() => lost(args),
+        error => error.into(),
+    })?;
     Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(0))
+}
+
+/// The daemon was lost while the command ran: only it knew of the command.
+fn lost(args: &ExecArgs) -> Failure {
+    let container = args.words.first().map_or("", String::as_str);
+    Failure::new(
+        "the daemon was lost while the command ran: its further output and its exit code cannot be known",
+    )
+    .with_hint(format!("the command itself goes on; `hyper top {container}` shows it"))
+    .with_code(EXIT_DAEMON)
 }

@@ -1,15 +1,13 @@
 //! The short commands over named containers: stop, restart, kill, pause, unpause, rename, wait.
 
-use bollard::query_parameters::{
-    KillContainerOptionsBuilder, RenameContainerOptionsBuilder, RestartContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
-};
+use bollard::query_parameters::{KillContainerOptionsBuilder, RenameContainerOptionsBuilder};
 use clap::Args;
 use http1::Method;
 
 use super::App;
+use super::attach::Attachable;
 use super::each::each;
-use super::session::exit_code;
+use super::follow::wait_for_end;
 use crate::client::{ApiError, path};
 use crate::error::{Failure, Outcome};
 
@@ -64,40 +62,23 @@ fn checked(name: &str) -> Result<&str, ApiError> {
 
 /// Stops containers and prints their names.
 pub async fn stop(app: &App, args: StopArgs) -> Outcome {
-    let mut options = StopContainerOptionsBuilder::new();
-    if let Some(signal) = &args.signal {
-        options = options.signal(signal);
-    }
-    if let Some(timeout) = args.timeout {
-        options = options.t(timeout);
-    }
-    let options = options.build();
-    each(&args.containers, |name| {
-        let options = options.clone();
-        async move {
-            app.client.docker().stop_container(checked(name)?, Some(options)).await?;
-            Ok(name.to_owned())
-        }
-    })
-    .await
+    end(app, &args, "/stop").await
 }
 
 /// Restarts containers and prints their names.
 pub async fn restart(app: &App, args: StopArgs) -> Outcome {
-    let mut options = RestartContainerOptionsBuilder::new();
-    if let Some(signal) = &args.signal {
-        options = options.signal(signal);
-    }
-    if let Some(timeout) = args.timeout {
-        options = options.t(timeout);
-    }
-    let options = options.build();
-    each(&args.containers, |name| {
-        let options = options.clone();
-        async move {
-            app.client.docker().restart_container(checked(name)?, Some(options)).await?;
-            Ok(name.to_owned())
-        }
+    end(app, &args, "/restart").await
+}
+
+async fn end(app: &App, args: &StopArgs, verb: &str) -> Outcome {
+    let timeout = args.timeout.map(|seconds| seconds.to_string());
+    let mut query = Vec::new();
+    query.extend(args.signal.as_deref().map(|signal| ("signal", signal)));
+    query.extend(timeout.as_deref().map(|timeout| ("t", timeout)));
+    let query = query.as_slice();
+    each(&args.containers, |name| async move {
+        app.client.send(Method::POST, &path("containers", name, verb)?, query).await?;
+        Ok(name.to_owned())
     })
     .await
 }
@@ -137,10 +118,14 @@ pub async fn unpause(app: &App, args: NamesArgs) -> Outcome {
 /// Waits for containers and prints their exit codes.
 pub async fn wait(app: &App, args: NamesArgs) -> Outcome {
     each(&args.containers, |name| async move {
-        let lines = app.client.lines(Method::POST, &path("containers", name, "/wait")?, &[], &[]).await?;
-        match exit_code(lines).await {
+        // A name may be gone, or another's, when a daemon that was lost is back: the id is not.
+        let container: Attachable = app.client.json(&path("containers", name, "/json")?, &[]).await?;
+        match wait_for_end(app, &container.id).await {
             Ok(code) => Ok(code.to_string()),
-            Err(failure) => Err(ApiError::Daemon { status: 500, message: failure.errors.join(": ") }),
+            Err(broken) => {
+                let message = Failure::from(broken).errors.join(": ");
+                Err(ApiError::Daemon { status: 500, message })
+            }
         }
     })
     .await

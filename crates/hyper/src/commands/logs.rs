@@ -1,5 +1,7 @@
 //! `hyper logs`
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use clap::Args;
 use http_body_util::BodyExt;
@@ -7,16 +9,25 @@ use http1::Method;
 use http1::header::CONTENT_TYPE;
 
 use super::App;
+use super::session::Broken;
 use crate::client::{ApiError, path};
 use crate::error::{Failure, Outcome};
 use crate::format::parse_when;
 use crate::output;
-use crate::stream::{Frames, Output};
+use crate::stream::{Frames, Output, StreamError};
 
 /// Media type of a terminal's log: bytes as they are.
 const RAW: &str = "application/vnd.docker.raw-stream";
 /// Media type of a log in frames.
 const FRAMED: &str = "application/vnd.docker.multiplexed-stream";
+
+/// Header that asks for a frame with the time in front for every entry, whatever else is asked for; a daemon that
+/// knows it sends it back.
+const TIMED: &str = "hyper-timed";
+/// Most losses of the daemon that one command survives.
+const LOSSES_MAX: usize = 100;
+/// Pause before the daemon is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Flags of `logs`.
 #[derive(Debug, Args)]
@@ -56,18 +67,74 @@ pub fn when(flag: &str, text: Option<&str>) -> Result<Option<String>, Failure> {
     text.filter(|text| !text.is_empty()).map(parse).transpose()
 }
 
-/// Prints a container's log.
+/// Prints a container's log. A daemon that is lost meanwhile is started again, and the log goes on where it was.
 pub async fn logs(app: &App, args: LogsArgs) -> Outcome {
     let since = when("since", args.since.as_deref())?;
     let until = when("until", args.until.as_deref())?;
-    let mut query = vec![("stdout", "1"), ("stderr", "1"), ("tail", args.tail.as_str())];
+    let mut mark = Mark::default();
+    let mut lost = 0;
+    loop {
+        if lost > 0 {
+            app.client.come_back().await?;
+        }
+        match show(app, &args, since.as_deref(), until.as_deref(), &mut mark).await {
+            Ok(()) => return Ok(0),
+            Err(Broken::Lost(_)) if lost < LOSSES_MAX && mark.resumable => {
+                lost += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(broken) => return Err(broken.into()),
+        }
+    }
+}
+
+/// Where in a log we are: the time of the last entry, and how many entries of this very time were shown.
+#[derive(Debug, Default)]
+struct Mark {
+    time: String,
+    shown: usize,
+    /// The daemon tells every entry's time.
+    resumable: bool,
+}
+
+impl Mark {
+    /// Notes an entry's time; `true` for one that was shown already. `again` are the entries of the marked time that
+    /// come once more since the log was asked for again.
+    fn pass(&mut self, time: &str, again: &mut usize) -> bool {
+        if self.time != time {
+            *again = 0;
+            self.time = time.to_owned();
+            self.shown = 0;
+        }
+        if *again > 0 {
+            *again -= 1;
+            return true;
+        }
+        self.shown += 1;
+        false
+    }
+}
+
+/// Prints what the daemon sends, from the mark on.
+async fn show(
+    app: &App,
+    args: &LogsArgs,
+    since: Option<&str>,
+    until: Option<&str>,
+    mark: &mut Mark,
+) -> Result<(), Broken> {
+    let resumed = (!mark.time.is_empty()).then(|| mark.time.clone());
+    let mut query = vec![("stdout", "1"), ("stderr", "1")];
+    query.push(("tail", if resumed.is_some() { "all" } else { args.tail.as_str() }));
     query.extend(args.follow.then_some(("follow", "1")));
     query.extend(args.timestamps.then_some(("timestamps", "1")));
     query.extend(args.details.then_some(("details", "1")));
-    query.extend(since.as_deref().map(|since| ("since", since)));
-    query.extend(until.as_deref().map(|until| ("until", until)));
-    let response =
-        app.client.send(Method::GET, &path("containers", &args.container, "/logs")?, &query).await?;
+    query.extend(resumed.as_deref().or(since).map(|since| ("since", since)));
+    query.extend(until.map(|until| ("until", until)));
+    let path = path("containers", &args.container, "/logs")?;
+    let response = app.client.send_with(Method::GET, &path, &query, &[(TIMED, "1")]).await?;
+    let timed = response.headers().contains_key(TIMED);
+    mark.resumable = timed;
     let media = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let framed = match media.as_deref() {
         Some(FRAMED) => true,
@@ -77,25 +144,58 @@ pub async fn logs(app: &App, args: LogsArgs) -> Outcome {
     let mut body = response.into_body();
     let mut frames = Frames::default();
     let mut pending = BytesMut::new();
+    let mut again = mark.shown;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::Broken(Box::new(error)))?;
         let Some(data) = frame.data_ref() else { continue };
         if !framed {
-            output::write_bytes(data)?;
+            output::write_bytes(data).map_err(Broken::Failed)?;
             continue;
         }
         pending.extend_from_slice(data);
-        while let Some((kind, bytes)) =
-            frames.next(&mut pending).map_err(|error| Failure::from_error(&error))?
-        {
-            match kind {
-                Output::Stdout => output::write_bytes(&bytes)?,
-                Output::Stderr => output::complain_bytes(&bytes),
-                Output::Daemon => return Err(Failure::new(String::from_utf8_lossy(&bytes).into_owned())),
+        if timed {
+            while let Some((kind, entry)) = frames.next_whole(&mut pending).map_err(failed)? {
+                show_entry(kind, &entry, args.timestamps, mark, &mut again).map_err(Broken::Failed)?;
             }
+            continue;
+        }
+        while let Some((kind, bytes)) = frames.next(&mut pending).map_err(failed)? {
+            show_piece(kind, &bytes).map_err(Broken::Failed)?;
         }
     }
-    Ok(0)
+    Ok(())
+}
+
+fn failed(error: StreamError) -> Broken {
+    Broken::Failed(Failure::from_error(&error))
+}
+
+/// Prints an entry that has its time in front, unless it was printed before.
+fn show_entry(
+    kind: Output,
+    entry: &[u8],
+    timestamps: bool,
+    mark: &mut Mark,
+    again: &mut usize,
+) -> Result<(), Failure> {
+    let space = entry.iter().position(|byte| *byte == b' ').unwrap_or(entry.len());
+    let time = String::from_utf8_lossy(&entry[..space]);
+    if mark.pass(&time, again) {
+        return Ok(());
+    }
+    let text = if timestamps { entry } else { entry.get(space + 1..).unwrap_or_default() };
+    show_piece(kind, text)
+}
+
+fn show_piece(kind: Output, bytes: &[u8]) -> Result<(), Failure> {
+    match kind {
+        Output::Stdout => output::write_bytes(bytes),
+        Output::Stderr => {
+            output::complain_bytes(bytes);
+            Ok(())
+        }
+        Output::Daemon => Err(Failure::new(String::from_utf8_lossy(bytes).into_owned())),
+    }
 }
 
 /// For a daemon that does not say what it sends.
@@ -103,4 +203,31 @@ async fn has_terminal(app: &App, container: &str) -> Result<bool, ApiError> {
     let container: super::attach::Attachable =
         app.client.json(&path("containers", container, "/json")?, &[]).await?;
     Ok(container.config.tty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_behind_the_last_entry_even_among_entries_of_one_time() {
+        let entries = ["1 a", "2 b", "2 c", "2 d", "3 e"];
+        let time = |entry: &str| entry[..1].to_owned();
+        for cut in 0..=entries.len() {
+            let (mut mark, mut shown) = (Mark::default(), Vec::new());
+            for entry in &entries[..cut] {
+                if !mark.pass(&time(entry), &mut 0) {
+                    shown.push(*entry);
+                }
+            }
+            let mut again = mark.shown;
+            let since = mark.time.clone();
+            for entry in entries.iter().filter(|entry| time(entry) >= since) {
+                if !mark.pass(&time(entry), &mut again) {
+                    shown.push(*entry);
+                }
+            }
+            assert_eq!(shown, entries, "cut at {cut}");
+        }
+    }
 }

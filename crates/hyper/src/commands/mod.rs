@@ -2,12 +2,14 @@
 
 mod app;
 mod attach;
+mod completion;
 mod create;
 mod dispatch;
 mod doctor;
 mod each;
 mod events;
 mod exec;
+mod follow;
 mod history;
 mod images;
 mod info;
@@ -35,6 +37,7 @@ mod version;
 
 pub use app::App;
 pub use attach::AttachArgs;
+pub use completion::CompletionArgs;
 pub use create::CreateArgs;
 pub use dispatch::dispatch;
 pub use doctor::DoctorArgs;

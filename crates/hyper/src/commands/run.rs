@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use bollard::query_parameters::{RemoveContainerOptionsBuilder, StartContainerOptionsBuilder};
 use clap::Args;
-use http1::Method;
 
 use super::App;
 use super::create::{coded, make, prepare};
-use super::session::{Session, Target, check_tty, converse, detach_keys, exit_code, forward_signals};
-use crate::client::{ApiError, Hijacked, JsonLines, path};
+use super::follow::{self, Attached, Condition, Ending, follow};
+use super::session::{Session, Target, check_tty, detach_keys, forward_signals};
+use crate::client::ApiError;
 use crate::container::{ContainerFlags, Request};
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::output;
-use crate::stream::{End, Signals};
+use crate::stream::{Signals, Traffic};
 use crate::timeline::DaemonTimeline;
 
 /// Flags of `run`.
@@ -103,21 +103,29 @@ async fn foreground(
     id: &str,
 ) -> Result<(i32, Phases), Failure> {
     let mut signals = args.sig_proxy.then(Signals::catch);
-    let begun = async {
-        let stream = attach(app, args, request, id).await?;
-        let wait = wait(app, id, args.flags.rm).await?;
-        start(app, id, &args.detach_keys).await.map(|()| (stream, wait))
+    let on = |flag: Option<bool>| flag == Some(true);
+    let session = Session {
+        target: Target::Container(id),
+        tty: args.flags.tty,
+        stdin: on(request.body.attach_stdin),
+        stdout: on(request.body.attach_stdout),
+        stderr: on(request.body.attach_stderr),
+        detach_keys: &args.detach_keys,
     };
-    let (stream, wait) = match &mut signals {
+    let timeline = Arc::clone(&app.timeline);
+    let began = timeline.now();
+    let mut traffic = session.traffic(move || timeline.record("first byte", began))?;
+    let condition = Condition::of_start(args.flags.rm);
+    let begun = begin(app, &session, condition, &mut traffic);
+    let attached = match &mut signals {
         Some(signals) => tokio::select! {
             begun = begun => begun,
             signal = signals.next_end() => return Err(abandon(app, args, id, signal.number).await),
         },
         None => begun.await,
-    }
-    .map_err(|error| coded(error.into()))?;
+    }?;
     let phases = if args.timeline { ask_for_phases(app, id) } else { None };
-    let streaming = stream_until_exit(app, args, request, id, stream, wait);
+    let streaming = stream_until_exit(app, &session, attached, condition, &mut traffic);
     let code = match &mut signals {
         Some(signals) => tokio::select! {
             code = streaming => code,
@@ -126,6 +134,28 @@ async fn foreground(
         None => end_on_signal(streaming).await,
     }?;
     Ok((code, phases))
+}
+
+/// Attaches to the container and starts it.
+async fn begin(
+    app: &App,
+    session: &Session<'_>,
+    condition: Condition,
+    traffic: &mut Traffic,
+) -> Result<Attached, Failure> {
+    let Target::Container(id) = session.target else { unreachable!("only containers are run") };
+    let failed = |error: ApiError| coded(error.into());
+    let began = app.timeline.now();
+    let attached = follow::attach(app, session, condition, traffic).await;
+    app.timeline.record("attach", began);
+    let attached = attached.map_err(failed)?;
+    match start(app, id, session.detach_keys).await {
+        Ok(()) => Ok(attached),
+        Err(error) if error.is_lost() => {
+            follow::begin_again(app, session, attached, condition, traffic).await.map_err(coded)
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Without proxying a signal ends us; the terminal is restored first.
@@ -146,30 +176,8 @@ async fn abandon(app: &App, args: &RunArgs, id: &str, signal: i32) -> Failure {
     Failure::silent(128 + signal)
 }
 
-async fn attach(app: &App, args: &RunArgs, request: &Request, id: &str) -> Result<Hijacked, ApiError> {
-    let began = app.timeline.now();
-    let flag = |on: Option<bool>| if on == Some(true) { "1" } else { "0" };
-    let query = [
-        ("stream", "1"),
-        ("stdin", flag(request.body.attach_stdin)),
-        ("stdout", flag(request.body.attach_stdout)),
-        ("stderr", flag(request.body.attach_stderr)),
-        ("detachKeys", args.detach_keys.as_str()),
-    ];
-    // The last one is left out unless it was given.
-    let query = if args.detach_keys.is_empty() { &query[..4] } else { &query[..] };
-    let stream = app.client.hijack(&path("containers", id, "/attach")?, query, None).await;
-    app.timeline.record("attach", began);
-    stream
-}
-
-/// Begins to wait before the start, so that no exit is missed.
-async fn wait(app: &App, id: &str, auto_remove: bool) -> Result<JsonLines, ApiError> {
-    let condition = if auto_remove { "removed" } else { "next-exit" };
-    app.client.lines(Method::POST, &path("containers", id, "/wait")?, &[("condition", condition)], &[]).await
-}
-
-async fn start(app: &App, id: &str, detach_keys: &str) -> Result<(), ApiError> {
+/// Starts a container.
+pub async fn start(app: &App, id: &str, detach_keys: &str) -> Result<(), ApiError> {
     let began = app.timeline.now();
     let mut options = StartContainerOptionsBuilder::new();
     if !detach_keys.is_empty() {
@@ -182,26 +190,17 @@ async fn start(app: &App, id: &str, detach_keys: &str) -> Result<(), ApiError> {
 
 async fn stream_until_exit(
     app: &App,
-    args: &RunArgs,
-    request: &Request,
-    id: &str,
-    stream: Hijacked,
-    wait: JsonLines,
+    session: &Session<'_>,
+    attached: Attached,
+    condition: Condition,
+    traffic: &mut Traffic,
 ) -> Outcome {
-    let on = |flag: Option<bool>| flag == Some(true);
-    let session = Session {
-        target: Target::Container(id),
-        tty: args.flags.tty,
-        stdin: on(request.body.attach_stdin),
-        output: on(request.body.attach_stdout) || on(request.body.attach_stderr),
-        detach_keys: &args.detach_keys,
-    };
     let began = app.timeline.now();
-    let end = converse(app, &session, stream, || app.timeline.record("first byte", began)).await?;
-    if end == End::Detached {
-        return Ok(0);
+    match follow(app, session, attached, condition, traffic).await? {
+        Ending::Detached => Ok(0),
+        Ending::Exited(code) => {
+            app.timeline.record("run to exit", began);
+            Ok(code)
+        }
     }
-    let code = exit_code(wait).await?;
-    app.timeline.record("run to exit", began);
-    Ok(code)
 }

@@ -1,6 +1,7 @@
 //! A container's or exec's streams on our terminal, until they end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::query_parameters::{
     KillContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder,
@@ -12,9 +13,14 @@ use crate::client::{ApiError, Client, Hijacked, JsonLines};
 use crate::error::{EXIT_BROKEN_PIPE, EXIT_DAEMON, EXIT_FAILURE, Failure};
 use crate::output;
 use crate::stream::{
-    DetachKeys, End, Plan, RawMode, Signals, pump, resize_on_change, stdin_is_terminal, stdout_is_terminal,
-    window_size,
+    DetachKeys, End, Plan, RawMode, Signals, StreamError, Traffic, pump, resize_on_change, stdin_is_terminal,
+    stdout_is_terminal, window_size,
 };
+
+/// How often a signal is passed on to a daemon that is not there, and the pause between: longer than its start takes.
+const SIGNAL_TRIES: usize = 50;
+/// See [`SIGNAL_TRIES`].
+const SIGNAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// Whose streams.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +39,10 @@ pub struct Session<'a> {
     pub tty: bool,
     /// Send our standard input.
     pub stdin: bool,
-    /// Show its output.
-    pub output: bool,
+    /// Show its standard output.
+    pub stdout: bool,
+    /// Show its standard error.
+    pub stderr: bool,
     /// `--detach-keys`; empty for the default.
     pub detach_keys: &'a str,
 }
@@ -59,30 +67,34 @@ pub fn detach_keys(text: &str) -> Result<DetachKeys, Failure> {
     DetachKeys::parse(text).map_err(|error| Failure::from_error(&error))
 }
 
-/// Moves the bytes until the output ends or the user detaches. `first_byte` is called at the first output.
+impl Session<'_> {
+    /// Its traffic before it begins. `first_byte` is called at the first output.
+    ///
+    /// # Errors
+    /// `--detach-keys` that are none.
+    pub fn traffic(&self, first_byte: impl FnOnce() + 'static) -> Result<Traffic, Failure> {
+        let keys = detach_keys(self.detach_keys)?;
+        Ok(Traffic::new((self.tty && self.stdin).then_some(keys), first_byte))
+    }
+}
+
+/// Moves the bytes until the output ends or the user detaches.
 ///
 /// # Errors
-/// A broken stream; silent with code 141 when our reader went away.
+/// A broken stream.
 pub async fn converse(
     app: &App,
     session: &Session<'_>,
     stream: Hijacked,
-    first_byte: impl FnOnce(),
-) -> Result<End, Failure> {
-    let keys = detach_keys(session.detach_keys)?;
+    traffic: &mut Traffic,
+) -> Result<End, Broken> {
     let raw = match session.tty && session.stdin && stdin_is_terminal() {
-        true => Some(
-            RawMode::enter()
-                .map_err(|error| Failure::new(format!("cannot set the terminal raw: {error}")))?,
-        ),
+        true => Some(RawMode::enter().map_err(|error| {
+            Broken::Failed(Failure::new(format!("cannot set the terminal raw: {error}")))
+        })?),
         false => None,
     };
-    let plan = Plan {
-        tty: session.tty,
-        stdin: session.stdin,
-        output: session.output,
-        detach: (session.tty && session.stdin).then_some(keys),
-    };
+    let plan = Plan { tty: session.tty, stdin: session.stdin, output: session.stdout || session.stderr };
     let resizing = async {
         if session.tty && stdout_is_terminal() {
             resize_on_change(|rows, columns| resize(&app.client, session.target, rows, columns)).await;
@@ -90,13 +102,38 @@ pub async fn converse(
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
-        ended = pump(stream, plan, first_byte) => ended,
+        ended = pump(stream, &plan, traffic) => ended,
         () = resizing => unreachable!("the terminal is watched for ever"),
     };
     drop(raw);
-    ended.map_err(|error| {
-        if error.is_broken_pipe() { Failure::silent(EXIT_BROKEN_PIPE) } else { Failure::from_error(&error) }
+    ended.map_err(|error| match &error {
+        StreamError::Socket(_) => Broken::Lost(Failure::from_error(&error)),
+        _ if error.is_broken_pipe() => Broken::Failed(Failure::silent(EXIT_BROKEN_PIPE)),
+        _ => Broken::Failed(Failure::from_error(&error)),
     })
+}
+
+/// Why a stream or a wait did not come to its end.
+#[derive(Debug)]
+pub enum Broken {
+    /// The daemon went away: the container does not know of it.
+    Lost(Failure),
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Lost(failure) | Broken::Failed(failure) => failure,
+        }
+    }
+}
+
+impl From<ApiError> for Broken {
+    fn from(error: ApiError) -> Self {
+        if error.is_lost() { Self::Lost(error.into()) } else { Self::Failed(error.into()) }
+    }
 }
 
 /// The end of an attach or exec that the user left, in docker's words and with its exit code.
@@ -131,9 +168,15 @@ async fn resize(client: &Client, target: Target<'_>, rows: u16, columns: u16) {
 pub async fn forward_signals(client: Arc<Client>, container: &str, signals: &mut Signals) {
     loop {
         let signal = signals.next().await;
-        let options = KillContainerOptionsBuilder::new().signal(signal.name).build();
-        // A container that has just ended takes no signals; its exit code follows.
-        let _ = client.docker().kill_container(container, Some(options)).await;
+        for _ in 0..SIGNAL_TRIES {
+            let options = KillContainerOptionsBuilder::new().signal(signal.name).build();
+            match client.docker().kill_container(container, Some(options)).await.map_err(ApiError::from) {
+                // The daemon is being started again.
+                Err(error) if error.is_lost() => tokio::time::sleep(SIGNAL_PAUSE).await,
+                // A container that has just ended takes no signals; its exit code follows.
+                _ => break,
+            }
+        }
     }
 }
 
@@ -155,19 +198,21 @@ struct WaitError {
 /// The exit code from a wait call that was begun before.
 ///
 /// # Errors
-/// The daemon's error about the container, with exit code 125.
-pub async fn exit_code(mut wait: JsonLines) -> Result<i32, Failure> {
-    let waited: Option<Waited> =
-        wait.next().await.map_err(|error| Failure::from(error).with_code(EXIT_DAEMON))?;
+/// The daemon's error about the container, with exit code 125; or the daemon went away.
+pub async fn exit_code(mut wait: JsonLines) -> Result<i32, Broken> {
+    let lost = |error: ApiError| match Broken::from(error) {
+        Broken::Lost(failure) => Broken::Lost(failure.with_code(EXIT_DAEMON)),
+        Broken::Failed(failure) => Broken::Failed(failure.with_code(EXIT_DAEMON)),
+    };
+    let waited: Option<Waited> = wait.next().await.map_err(lost)?;
     match waited {
         Some(Waited { error: Some(error), .. }) if !error.message.is_empty() => {
-            Err(Failure::new(format!("waiting for the container failed: {}", error.message))
-                .with_code(EXIT_DAEMON))
+            let text = format!("waiting for the container failed: {}", error.message);
+            Err(Broken::Failed(Failure::new(text).with_code(EXIT_DAEMON)))
         }
         Some(waited) => Ok(i32::try_from(waited.status_code).unwrap_or(EXIT_DAEMON)),
         None => {
-            let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            Err(Failure::from(ApiError::Broken(Box::new(broken))).with_code(EXIT_DAEMON))
+            Err(lost(ApiError::Broken(Box::new(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)))))
         }
     }
 }

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use bollard::query_parameters::StartContainerOptionsBuilder;
 use clap::Args;
-use http1::Method;
 
 use super::App;
 use super::attach::Attachable;
 use super::each::each;
-use super::session::{Session, Target, check_tty, converse, detach_keys, exit_code, forward_signals};
+use super::follow::{self, Condition, Ending, follow};
+use super::session::{Session, Target, check_tty, detach_keys, forward_signals};
 use crate::client::{ApiError, path};
 use crate::error::{Failure, Outcome};
-use crate::stream::{End, Signals};
+use crate::stream::Signals;
 
 /// Flags of `start`.
 #[derive(Debug, Args)]
@@ -48,11 +47,7 @@ pub async fn start(app: &App, args: StartArgs) -> Outcome {
 
 async fn begin(app: &App, name: &str, detach_keys: &str) -> Result<(), ApiError> {
     path("containers", name, "")?;
-    let mut options = StartContainerOptionsBuilder::new();
-    if !detach_keys.is_empty() {
-        options = options.detach_keys(detach_keys);
-    }
-    Ok(app.client.docker().start_container(name, Some(options.build())).await?)
+    super::run::start(app, name, detach_keys).await
 }
 
 async fn attached(app: &App, args: &StartArgs, name: &str) -> Outcome {
@@ -62,22 +57,23 @@ async fn attached(app: &App, args: &StartArgs, name: &str) -> Outcome {
     let (id, tty) = (container.id.as_str(), container.config.tty);
     let stdin = args.interactive && container.config.open_stdin;
     check_tty(stdin, tty)?;
-    let mut query =
-        vec![("stream", "1"), ("stdin", if stdin { "1" } else { "0" }), ("stdout", "1"), ("stderr", "1")];
-    if !keys.is_empty() {
-        query.push(("detachKeys", keys));
-    }
-    let stream = app.client.hijack(&path("containers", id, "/attach")?, &query, None).await?;
-    let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
-    let waiting = path("containers", id, "/wait")?;
-    let wait = app.client.lines(Method::POST, &waiting, &[("condition", condition)], &[]).await?;
+    let session =
+        Session { target: Target::Container(id), tty, stdin, stdout: true, stderr: true, detach_keys: keys };
+    let condition = Condition::of_start(container.host_config.auto_remove);
+    let mut traffic = session.traffic(|| ())?;
+    let attached = follow::attach(app, &session, condition, &mut traffic).await?;
     let mut signals = Signals::catch();
-    begin(app, id, keys).await?;
-    let session = Session { target: Target::Container(id), tty, stdin, output: true, detach_keys: keys };
+    let attached = match begin(app, id, keys).await {
+        Ok(()) => attached,
+        Err(error) if error.is_lost() => {
+            follow::begin_again(app, &session, attached, condition, &mut traffic).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
     let streaming = async {
-        match converse(app, &session, stream, || ()).await? {
-            End::Detached => Ok(0),
-            End::Finished => exit_code(wait).await,
+        match follow(app, &session, attached, condition, &mut traffic).await? {
+            Ending::Detached => Ok(0),
+            Ending::Exited(code) => Ok(code),
         }
     };
     if tty {

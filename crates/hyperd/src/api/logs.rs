@@ -2,20 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use hyper::header::{HeaderName, HeaderValue};
 use hyper_engine::{LogLine, LogQuery, LogSource, Timestamp};
 
 use crate::hijack;
 use crate::http::{ApiError, Query, Result};
 use crate::route::Call;
 
+/// Asks for a frame with the time in front for every entry, also for a terminal's, whatever the parameters say; sent
+/// back by a daemon that does so. By the time a client can go on where it was after this daemon was ended.
+const TIMED: HeaderName = HeaderName::from_static("hyper-timed");
+
 pub(crate) async fn logs(call: Call, id: &str) -> Result {
     let query = parse(&call.query)?;
-    let (timestamps, details) = (call.query.bool("timestamps"), call.query.bool("details"));
+    let timed = call.request.headers().contains_key(TIMED);
+    let (timestamps, details) = (timed || call.query.bool("timestamps"), call.query.bool("details"));
     let record = call.app.engine.record(id)?;
-    let tty = record.options.tty;
+    let tty = record.options.tty && !timed;
     let labels = details.then(BTreeMap::<String, String>::new);
     let mut lines = call.app.engine.logs(&record.id, query)?;
-    let (sender, reply) = crate::http::stream(hijack::content_type(call.version, tty));
+    let (sender, mut reply) = crate::http::stream(hijack::content_type(call.version, tty));
+    if timed {
+        reply.headers_mut().insert(TIMED, HeaderValue::from_static("1"));
+    }
     tokio::spawn(async move {
         loop {
             let line = tokio::select! {

@@ -15,7 +15,14 @@ use crate::layer::{RootEntry, Summary};
 use super::error::{OpenError, StoreError};
 
 /// Version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// What brings tables of version 1 to version 2.
+const FROM_1_TO_2: &str = "
+BEGIN IMMEDIATE;
+ALTER TABLE image_layer ADD COLUMN root_mtime_nanoseconds INTEGER;
+UPDATE image_schema SET version = 2;
+COMMIT;
+";
 /// Longest wait for another writer of the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -25,7 +32,8 @@ CREATE TABLE IF NOT EXISTS image_schema (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS image_layer (
     key TEXT PRIMARY KEY, diff_id TEXT NOT NULL,
     files_size INTEGER NOT NULL, disk_size INTEGER NOT NULL, tar_size INTEGER NOT NULL,
-    root_mode INTEGER, root_uid INTEGER, root_gid INTEGER, root_mtime INTEGER
+    root_mode INTEGER, root_uid INTEGER, root_gid INTEGER, root_mtime INTEGER,
+    root_mtime_nanoseconds INTEGER
 ) STRICT;
 CREATE TABLE IF NOT EXISTS image_image (
     id TEXT PRIMARY KEY, config BLOB NOT NULL,
@@ -125,6 +133,7 @@ pub fn open(path: &Path) -> Result<Connection, OpenError> {
             connection.execute("INSERT INTO image_schema VALUES (?1)", [VERSION]).map_err(database)?;
         }
         Some(VERSION) => {}
+        Some(1) => connection.execute_batch(FROM_1_TO_2).map_err(database)?,
         Some(found) => return Err(OpenError::Version { found, known: VERSION }),
     }
     Ok(connection)
@@ -134,7 +143,7 @@ pub fn open(path: &Path) -> Result<Connection, OpenError> {
 pub fn add_layer(connection: &Connection, row: &LayerRow) -> rusqlite::Result<()> {
     let root = row.summary.root.map(|root| root.attributes);
     connection.execute(
-        "INSERT OR REPLACE INTO image_layer VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT OR REPLACE INTO image_layer VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             row.key.to_string(),
             row.diff_id.to_string(),
@@ -145,6 +154,7 @@ pub fn add_layer(connection: &Connection, row: &LayerRow) -> rusqlite::Result<()
             root.map(|root| root.uid),
             root.map(|root| root.gid),
             root.map(|root| root.mtime),
+            root.map(|root| root.mtime_nanoseconds),
         ],
     )?;
     Ok(())
@@ -162,7 +172,9 @@ fn layer_row(row: &Row<'_>, at: usize) -> rusqlite::Result<LayerRow> {
     let root = match mode {
         Some(mode) => {
             let (uid, gid) = (row.get(at + 6)?, row.get(at + 7)?);
-            let attributes = Attributes { mode, uid, gid, mtime: row.get(at + 8)?, mtime_nanoseconds: 0 };
+            let mtime_nanoseconds: Option<u32> = row.get(at + 9)?;
+            let mtime_nanoseconds = mtime_nanoseconds.unwrap_or(0);
+            let attributes = Attributes { mode, uid, gid, mtime: row.get(at + 8)?, mtime_nanoseconds };
             Some(RootEntry { attributes })
         }
         None => None,

@@ -75,6 +75,8 @@ pub struct RootAttributes {
     pub gid: u32,
     /// Modification time in seconds since 1970.
     pub mtime: i64,
+    /// And nanoseconds, below 1 000 000 000.
+    pub mtime_nanoseconds: u32,
 }
 
 /// How a pull ended.

@@ -89,11 +89,13 @@ pub fn image(shelf: &Shelf, row: ImageRow) -> Result<Image, StoreError> {
         })
         .collect();
     let root = row.layers.iter().rev().find_map(|layer| layer.summary.root);
-    let root = root.map_or(RootAttributes { mode: 0o755, uid: 0, gid: 0, mtime: 0 }, |root| RootAttributes {
+    let undescribed = RootAttributes { mode: 0o755, uid: 0, gid: 0, mtime: 0, mtime_nanoseconds: 0 };
+    let root = root.map_or(undescribed, |root| RootAttributes {
         mode: u32::from(root.attributes.mode),
         uid: root.attributes.uid,
         gid: root.attributes.gid,
         mtime: root.attributes.mtime,
+        mtime_nanoseconds: root.attributes.mtime_nanoseconds,
     });
     let created = config.created.clone().unwrap_or_default();
     Ok(Image {

@@ -17,7 +17,8 @@ use crate::error::ShimError;
 use crate::pod::{Phase, Pod, STOP};
 use crate::{clock, home, implicit};
 
-/// Exit status of a sandbox that was lost.
+/// Exit status of a sandbox that was lost: containerd's for an unknown one (`UnknownExitStatus`). Its containers have
+/// that of `SIGKILL`.
 const LOST: u32 = 255;
 
 /// The service.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_protocol::agent::Output;
+use hyper_protocol::shim::SESSION_KEPT_MS;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::fanout::Piece;
+use super::fanout::{Fanout, Piece};
 use super::input::Input;
+use super::session::{InputEnd, Session};
 
 /// Bytes read from a client at a time.
 const CHUNK: usize = 16 << 10;
@@ -21,12 +23,27 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Attachment {
     /// Raw bytes instead of frames.
     pub tty: bool,
-    /// The output, from when it was asked for.
-    pub pieces: mpsc::Receiver<Piece>,
+    /// Output that comes first.
+    pub past: Vec<Piece>,
+    /// The output, from when it was asked for; `None` when it has ended.
+    pub pieces: Option<mpsc::Receiver<Piece>>,
     /// The input, if the client sends any.
     pub input: Option<Arc<Input>>,
     /// Close the process's input with the client's.
     pub input_once: bool,
+    /// Its session, if it can come back.
+    pub membership: Option<Membership>,
+}
+
+/// A connection's part in a session.
+#[derive(Debug)]
+pub struct Membership {
+    /// Where the session's output comes from.
+    pub fanout: Arc<Fanout>,
+    /// The session.
+    pub session: Arc<Session>,
+    /// Number of the connection.
+    pub connection: u64,
 }
 
 /// Serves a client until the output ends or the client goes.
@@ -34,46 +51,103 @@ pub struct Attachment {
 /// As with docker, the end of a client's input closes the process's input only if that is so configured and there
 /// is no terminal, and otherwise ends the client's session.
 pub async fn serve(reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf, attachment: Attachment) {
-    let Attachment { tty, mut pieces, input, input_once } = attachment;
+    let Attachment { tty, past, pieces, input, input_once, membership } = attachment;
     let closes_input = input_once && !tty;
     let ends_session = input.is_some() && !closes_input;
-    let mut reading = tokio::spawn(async move {
-        match input {
-            Some(input) => read_input(reader, &input, closes_input).await,
-            // Whatever a client sends that was to send nothing goes nowhere; its end is its own business.
-            None => drop(discard(reader).await),
+    let (tell, mut told) = oneshot::channel();
+    let reading = tokio::spawn({
+        let (input, session) = (input.clone(), membership.as_ref().map(|member| member.session.clone()));
+        async move {
+            let end = match session {
+                Some(session) => read_session(reader, &session, input.as_deref(), closes_input).await,
+                None => read_plain(reader, input.as_deref(), closes_input).await,
+            };
+            let _ = tell.send(end);
         }
     });
-    let mut read_to_end = false;
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            biased;
-            piece = pieces.recv() => {
-                let Some(piece) = piece else { break };
-                // A failed write means that the client is gone: dropping the queue tells the fan-out.
-                if send(&mut writer, tty, &piece).await.is_err() {
-                    break;
-                }
-            }
-            _ = &mut reading, if !read_to_end => {
-                read_to_end = true;
-                if ends_session {
-                    break;
-                }
-            }
-            _ = look.tick() => {
-                if is_hung_up(&writer) {
-                    break;
+    let abort = reading.abort_handle();
+    if let Some(member) = &membership {
+        member.session.set_reader(reading).await;
+    }
+    let output = async {
+        for piece in past {
+            send(&mut writer, tty, &piece).await?;
+        }
+        let Some(mut pieces) = pieces else { return Ok(false) };
+        let mut read_to_end = false;
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                biased;
+                piece = pieces.recv() => match piece {
+                    // A failed write means that the client is gone: dropping the queue tells the fan-out.
+                    Some(piece) => send(&mut writer, tty, &piece).await?,
+                    None => return Ok(false),
+                },
+                end = &mut told, if !read_to_end => match end {
+                    Ok(InputEnd::Ended) if ends_session => return Ok(true),
+                    Ok(InputEnd::Ended) => read_to_end = true,
+                    // Without an end the reader was taken over: there is a newer connection.
+                    Ok(InputEnd::Lost) | Err(_) => return Ok(false),
+                },
+                _ = look.tick() => {
+                    if is_hung_up(&writer) {
+                        return Ok(false);
+                    }
                 }
             }
         }
-    }
-    drop(pieces);
+    };
+    let left: std::io::Result<bool> = output.await;
     let _ = writer.shutdown().await;
-    if !read_to_end {
-        reading.abort();
+    abort.abort();
+    match membership {
+        Some(member) if matches!(left, Ok(true)) => member.fanout.release(member.session.key()),
+        Some(member) => stay(member, input.filter(|_| closes_input)),
+        None => {}
     }
+}
+
+/// Keeps a session for a client that may come back, for a while. One that does not has ended its input by that,
+/// if `input` is given.
+fn stay(member: Membership, input: Option<Arc<Input>>) {
+    let Membership { fanout, session, connection } = member;
+    if !fanout.lose(session.key(), connection) {
+        return;
+    }
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(SESSION_KEPT_MS)).await;
+        if fanout.expire(session.key(), connection)
+            && let Some(input) = input
+        {
+            input.finish();
+        }
+    });
+}
+
+async fn read_session(
+    reader: BufReader<OwnedReadHalf>,
+    session: &Session,
+    input: Option<&Input>,
+    close: bool,
+) -> InputEnd {
+    let end = session.read(reader, input).await;
+    if end == InputEnd::Ended
+        && close
+        && let Some(input) = input
+    {
+        input.finish();
+    }
+    end
+}
+
+async fn read_plain(reader: BufReader<OwnedReadHalf>, input: Option<&Input>, close: bool) -> InputEnd {
+    match input {
+        Some(input) => read_input(reader, input, close).await,
+        // Whatever a client sends that was to send nothing goes nowhere; its end is its own business.
+        None => drop(discard(reader).await),
+    }
+    InputEnd::Ended
 }
 
 async fn read_input(mut reader: BufReader<OwnedReadHalf>, input: &Input, close: bool) {
@@ -134,8 +208,14 @@ mod tests {
     ) -> (UnixStream, JoinHandle<()>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (reader, writer) = theirs.into_split();
-        let attachment =
-            Attachment { tty, pieces: fanout.attach(BOTH).unwrap(), input: input.cloned(), input_once: once };
+        let attachment = Attachment {
+            tty,
+            past: Vec::new(),
+            pieces: fanout.attach(BOTH),
+            input: input.cloned(),
+            input_once: once,
+            membership: None,
+        };
         (ours, tokio::spawn(serve(BufReader::new(reader), writer, attachment)))
     }
 

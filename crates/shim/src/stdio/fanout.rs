@@ -4,9 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper_protocol::agent::Output;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep_until;
 
+use super::history::{History, ResumeError};
 use super::log::JsonLog;
+use super::session::Session;
 
 /// Pieces that wait for a client beside the one it is being sent. A piece is at most 64 KiB
 /// ([`hyper_protocol::channel::MAX_DATA`]), shared by all clients.
@@ -25,7 +28,7 @@ pub struct Interest {
 }
 
 impl Interest {
-    fn includes(self, output: Output) -> bool {
+    pub(super) fn includes(self, output: Output) -> bool {
         match output {
             Output::Stdout => self.stdout,
             Output::Stderr => self.stderr,
@@ -46,12 +49,36 @@ pub struct Piece {
 #[derive(Debug)]
 pub struct Fanout {
     log: Mutex<Option<JsonLog>>,
-    // `None` once the output has ended.
-    clients: Mutex<Option<Vec<Client>>>,
+    audience: Mutex<Audience>,
+    /// Somebody who was away has come back or was given up.
+    settled: Notify,
     next: AtomicU64,
     waiting: AtomicU32,
     taken: AtomicU64,
     any: AtomicBool,
+}
+
+/// Who gets the output. One lock for all of it, so that a client that comes back gets every byte once.
+#[derive(Debug)]
+struct Audience {
+    /// `None` once the output has ended.
+    clients: Option<Vec<Client>>,
+    history: History,
+}
+
+/// A client's new connection to the output.
+#[derive(Debug)]
+pub struct Joined {
+    /// What it missed.
+    pub past: Vec<Piece>,
+    /// What comes; `None` when the output has ended.
+    pub pieces: Option<mpsc::Receiver<Piece>>,
+    /// Bytes of each output before the first that it gets.
+    pub position: [u64; 2],
+    /// Its session.
+    pub session: Arc<Session>,
+    /// Number of the connection, for [`Fanout::lose`].
+    pub connection: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +93,8 @@ impl Fanout {
     pub fn new(log: Option<JsonLog>) -> Self {
         Self {
             log: Mutex::new(log),
-            clients: Mutex::new(Some(Vec::new())),
+            audience: Mutex::new(Audience { clients: Some(Vec::new()), history: History::default() }),
+            settled: Notify::new(),
             next: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
             taken: AtomicU64::new(0),
@@ -77,36 +105,106 @@ impl Fanout {
     /// Adds a client, which gets everything from now on. Its queue closes when the output has ended. `None` when
     /// it has ended already or there are too many clients.
     pub fn attach(&self, interest: Interest) -> Option<mpsc::Receiver<Piece>> {
-        let (queue, pieces) = mpsc::channel(QUEUE);
-        let mut clients = lock(&self.clients);
-        let clients = clients.as_mut()?;
-        clients.retain(|client| !client.queue.is_closed());
-        if clients.len() >= CLIENTS_MAX {
-            return None;
-        }
-        clients.push(Client { number: self.next.fetch_add(1, Ordering::Relaxed), interest, queue });
-        Some(pieces)
+        let number = self.number();
+        lock(&self.audience).add(number, interest)
     }
 
-    /// Writes to the log and gives to every client, waiting for those that are slow; a client that is gone is
-    /// forgotten. Says whether these were the process's first bytes.
+    /// As [`Fanout::attach`], for a client that can come back when its connection is lost. `None` also when the key
+    /// is taken.
+    pub fn join(&self, interest: Interest, key: &str) -> Option<Joined> {
+        let connection = self.number();
+        let session = Session::new(key);
+        let mut audience = lock(&self.audience);
+        let pieces = audience.add(connection, interest)?;
+        if !audience.history.add(session.clone(), connection) {
+            audience.remove(connection);
+            return None;
+        }
+        let position = audience.history.produced();
+        Some(Joined { past: Vec::new(), pieces: Some(pieces), position, session, connection })
+    }
+
+    /// Goes on with a session; `received` bytes of each output the client has.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub fn resume(&self, interest: Interest, key: &str, received: [u64; 2]) -> Result<Joined, ResumeError> {
+        let connection = self.number();
+        let mut audience = lock(&self.audience);
+        let ended = audience.clients.is_none();
+        let pieces = audience.add(connection, interest);
+        if !ended && pieces.is_none() {
+            return Err(ResumeError::Crowded);
+        }
+        let resumed = audience.history.resume(key, connection, interest, received);
+        let (session, past) = resumed.inspect_err(|_| audience.remove(connection))?;
+        drop(audience);
+        self.settled.notify_waiters();
+        Ok(Joined { past, pieces, position: received, session, connection })
+    }
+
+    /// Notes that the connection of a session was lost; `false` when there is a newer one, or no such session.
+    pub fn lose(&self, key: &str, connection: u64) -> bool {
+        let mut audience = lock(&self.audience);
+        audience.remove(connection);
+        audience.history.lose(key, connection)
+    }
+
+    /// Gives up a session whose connection was lost and that has no newer one; says whether it did.
+    pub fn expire(&self, key: &str, connection: u64) -> bool {
+        let expired = lock(&self.audience).history.expire(key, connection);
+        self.settled.notify_waiters();
+        expired
+    }
+
+    /// Forgets a session.
+    pub fn release(&self, key: &str) {
+        lock(&self.audience).history.release(key);
+        self.settled.notify_waiters();
+    }
+
+    /// How many sessions there are, with a connection or without.
+    pub fn sessions(&self) -> usize {
+        lock(&self.audience).history.sessions()
+    }
+
+    /// Writes to the log and gives to every client, waiting for those that are slow or away for a while; a client that
+    /// is gone is forgotten. Says whether these were the process's first bytes.
     pub async fn write(&self, output: Output, bytes: &[u8]) -> bool {
         if let Some(log) = &mut *lock(&self.log) {
             log.write(output, bytes);
         }
-        let interested: Vec<_> = match &*lock(&self.clients) {
-            Some(clients) => {
-                clients.iter().filter(|client| client.interest.includes(output)).cloned().collect()
-            }
-            None => Vec::new(),
-        };
-        if !interested.is_empty() {
-            let piece = Piece { output, bytes: bytes.into() };
-            for client in interested {
-                self.give(client, piece.clone()).await;
-            }
+        let mut piece = None;
+        for client in self.publish(output, bytes, &mut piece).await {
+            let piece = piece.get_or_insert_with(|| Piece { output, bytes: bytes.into() });
+            self.give(client, piece.clone()).await;
         }
         !self.any.swap(true, Ordering::Relaxed)
+    }
+
+    /// Counts and keeps a piece as soon as that may be, and says who is to get it.
+    async fn publish(&self, output: Output, bytes: &[u8], piece: &mut Option<Piece>) -> Vec<Client> {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            let until = {
+                let mut audience = lock(&self.audience);
+                match audience.history.is_full() {
+                    Some(until) => until,
+                    None => return audience.publish(output, bytes, piece),
+                }
+            };
+            let waiting = Waiting::begin(&self.waiting);
+            tokio::select! {
+                () = settled => {}
+                () = sleep_until(until) => {
+                    // Whoever gives the sessions up may be late.
+                    lock(&self.audience).history.give_up();
+                }
+            }
+            drop(waiting);
+        }
     }
 
     /// Notes that one of the outputs has ended: nothing of it comes any more.
@@ -121,7 +219,7 @@ impl Fanout {
         for output in [Output::Stdout, Output::Stderr] {
             self.end(output);
         }
-        *lock(&self.clients) = None;
+        lock(&self.audience).clients = None;
         if let Some(lost) = lock(&self.log).take().map(|log| log.lost()).filter(|lost| *lost > 0) {
             tracing::warn!(lost, "some output was not logged");
         }
@@ -140,28 +238,62 @@ impl Fanout {
     async fn give(&self, client: Client, piece: Piece) {
         let piece = match client.queue.try_send(piece) {
             Ok(()) => return,
-            Err(mpsc::error::TrySendError::Closed(_)) => return self.forget(client.number),
+            Err(mpsc::error::TrySendError::Closed(_)) => return lock(&self.audience).remove(client.number),
             Err(mpsc::error::TrySendError::Full(piece)) => piece,
         };
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(&self.waiting);
+        let waiting = Waiting::begin(&self.waiting);
         let sent = client.queue.send(piece).await;
         drop(waiting);
         match sent {
             Ok(()) => drop(self.taken.fetch_add(1, Ordering::Relaxed)),
-            Err(_) => self.forget(client.number),
+            Err(_) => lock(&self.audience).remove(client.number),
         }
     }
 
-    fn forget(&self, number: u64) {
-        if let Some(clients) = &mut *lock(&self.clients) {
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Audience {
+    fn add(&mut self, number: u64, interest: Interest) -> Option<mpsc::Receiver<Piece>> {
+        let (queue, pieces) = mpsc::channel(QUEUE);
+        let clients = self.clients.as_mut()?;
+        clients.retain(|client| !client.queue.is_closed());
+        if clients.len() >= CLIENTS_MAX {
+            return None;
+        }
+        clients.push(Client { number, interest, queue });
+        Some(pieces)
+    }
+
+    fn remove(&mut self, number: u64) {
+        if let Some(clients) = &mut self.clients {
             clients.retain(|client| client.number != number);
         }
+    }
+
+    fn publish(&mut self, output: Output, bytes: &[u8], piece: &mut Option<Piece>) -> Vec<Client> {
+        let interested: Vec<_> = match &self.clients {
+            Some(clients) => {
+                clients.iter().filter(|client| client.interest.includes(output)).cloned().collect()
+            }
+            None => Vec::new(),
+        };
+        self.history.push(output, bytes, piece);
+        interested
     }
 }
 
 /// Counts a wait until it is over or cancelled.
 struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

@@ -33,22 +33,34 @@ impl Input {
     /// Adds bytes, waiting while the process does not read; `false` when the input is closed, before or meanwhile.
     pub async fn write(&self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
+            match self.write_some(bytes).await {
+                Some(taken) => bytes = &bytes[taken..],
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Adds a beginning of `bytes`, waiting until there is room for at least one; says how many it took, or `None` when
+    /// the input is closed, before or meanwhile. Cancelled, it has added nothing.
+    pub async fn write_some(&self, bytes: &[u8]) -> Option<usize> {
+        loop {
             let closed = self.closed.notified();
             tokio::pin!(closed);
             closed.as_mut().enable();
             if !self.is_open() {
-                return false;
+                return None;
             }
-            let room = tokio::select! {
-                room = self.sender.room() => room,
-                () = closed => return false,
-            };
-            // There is room for these, so this does not wait.
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.sender.push(now).await;
-            bytes = later;
+            tokio::select! {
+                _ = self.sender.room() => {}
+                () = closed => return None,
+            }
+            // Somebody else may have been quicker.
+            let taken = self.sender.offer(bytes);
+            if taken > 0 || bytes.is_empty() {
+                return Some(taken);
+            }
         }
-        true
     }
 
     /// Ends the input behind what was written.

@@ -210,7 +210,14 @@ impl Shim {
     /// Attaches to a process.
     pub async fn attach(&self, id: &str, exec: Option<&str>, stdin: bool) -> BufReader<UnixStream> {
         let exec = exec.map(str::to_owned);
-        let request = PodRequest::Attach { container: id.into(), exec, stdin, stdout: true, stderr: true };
+        let request = PodRequest::Attach {
+            container: id.into(),
+            exec,
+            stdin,
+            stdout: true,
+            stderr: true,
+            session: None,
+        };
         let (reply, stream) = self.ask(&request).await;
         assert!(matches!(reply, PodReply::Attached { .. }), "{reply:?}");
         stream

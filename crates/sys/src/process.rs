@@ -1,1 +1,0 @@
-//! Settings of processes that are started by the standard library.

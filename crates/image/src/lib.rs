@@ -13,7 +13,7 @@ mod registry;
 mod store;
 mod tar;
 
-pub use auth::{Auth, AuthHeaderError, DockerConfig};
+pub use auth::{Auth, AuthFormatError};
 pub use config::{ConfigError, ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, ImageId, ParseDigestError};
 pub use error::ErrorKind;

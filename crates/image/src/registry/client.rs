@@ -1,8 +1,9 @@
 //! Requests to registries: schemes, redirects, logins.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -22,7 +23,7 @@ use super::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Fetched, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST, media_type_of,
 };
 use super::settings::RegistryConfig;
-use super::tls::Roots;
+use super::tls::{Roots, stamp};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -36,9 +37,15 @@ pub struct Client {
     config: RegistryConfig,
     roots: Roots,
     /// HTTP clients by registry and whether its certificate is checked.
-    clients: Mutex<HashMap<(String, bool), reqwest::Client>>,
+    clients: Mutex<HashMap<(String, bool), Known>>,
     /// Schemes found out, by registry.
     schemes: Mutex<HashMap<String, &'static str>>,
+}
+
+/// An HTTP client and what the files that it was made from looked like.
+struct Known {
+    http: reqwest::Client,
+    files: Vec<(PathBuf, Option<SystemTime>)>,
 }
 
 /// One registry for the time of one pull: a way to speak, and what it wants to see.
@@ -89,12 +96,13 @@ impl Client {
         })
     }
 
-    /// The HTTP client for a registry.
+    /// The HTTP client for a registry. The first one with checks reads the system's roots.
     fn http(&self, host: &str, verify: bool) -> Result<reqwest::Client, RegistryError> {
+        let files = if verify { stamp(&self.config.certs_dir, host) } else { Vec::new() };
         let mut clients = self.clients.lock().expect("no holder panics");
         let key = (host.to_owned(), verify);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
+        if let Some(known) = clients.get(&key).filter(|known| known.files == files) {
+            return Ok(known.http.clone());
         }
         let tls = self.roots.config(&self.config.certs_dir, host, verify)?;
         let mut builder = reqwest::Client::builder();
@@ -102,15 +110,15 @@ impl Client {
             // A proxy's loopback is another machine.
             builder = builder.no_proxy();
         }
-        let client = builder
+        let http = builder
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("hyper/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|source| RegistryError::Http { url: host.to_owned(), source })?;
-        clients.insert(key, client.clone());
-        Ok(client)
+        clients.insert(key, Known { http: http.clone(), files });
+        Ok(http)
     }
 
     /// The endpoint's scheme: given, known, or found out by asking, TLS first.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::auth::{Auth, DockerConfig};
+use crate::auth::Auth;
 use crate::digest::ImageId;
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Fetches an image. `platform` chooses from an index (none: this host's), `auth` is shown to
-    /// the registry (none: what docker's configuration has). Dropping the future ends the pull
+    /// the registry. Dropping the future ends the pull
     /// and leaves nothing unfinished behind. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
@@ -63,21 +63,6 @@ impl Store {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<PullOutcome, PullError> {
         let client = &self.shared.client;
-        let auth = match (auth, &client.config().docker_config) {
-            (Some(auth), _) => Some(auth),
-            (None, Some(path)) => {
-                let found = DockerConfig::load(path).await;
-                let found = match found {
-                    Ok(config) => config.credentials(reference).await,
-                    Err(error) => Err(error),
-                };
-                found.map_err(|source| PullError::Registry {
-                    registry: reference.domain().to_owned(),
-                    source,
-                })?
-            }
-            (None, None) => None,
-        };
         let pull = Pull {
             shelf: &self.shared.shelf,
             client,

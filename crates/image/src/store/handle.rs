@@ -50,8 +50,8 @@ impl Store {
     }
 
     /// Fetches an image. `platform` chooses from an index (none: this host's), `auth` is shown to
-    /// the registry. Dropping the future ends the pull
-    /// and leaves nothing unfinished behind. Needs a tokio runtime with time and I/O.
+    /// the registry. Dropping the future ends the pull;
+    /// what came of its layers stays for the next pull for a day. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
     /// See [`PullError`].
@@ -161,14 +161,15 @@ impl Store {
         names::history(&self.shared.shelf, name)
     }
 
-    /// Removes layers that no image has and no pull is working on: what failed pulls left for
-    /// another attempt. Returns how many went.
+    /// Removes layers and parts of layers that no image has and no pull is working on: what failed
+    /// pulls left for another attempt. Returns how many went.
     ///
     /// # Errors
     /// Files or database.
     pub fn collect_garbage(&self) -> Result<usize, StoreError> {
         let shelf = &self.shared.shelf;
+        let parts = shelf.ingests().collect()?;
         let mut state = shelf.state();
-        Ok(shelf.collect(&mut state)?.len())
+        Ok(parts + shelf.collect(&mut state)?.len())
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod handle;
 mod image;
 mod import;
+mod ingest;
 mod layers;
 mod load;
 mod names;

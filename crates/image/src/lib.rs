@@ -23,8 +23,8 @@ pub use progress::{LayerStep, Progress};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference};
 pub use registry::{RegistryConfig, RegistryError, TlsError};
 pub use store::{
-    HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LookupError,
-    OpenError, PullError, PullOutcome, RemoveError, Removed, RootAttributes, SaveError, Store, StoreError,
-    TagError,
+    HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LoginError,
+    LookupError, OpenError, PullError, PullOutcome, RemoveError, Removed, RootAttributes, SaveError, Store,
+    StoreError, TagError,
 };
 pub use tar::TarError;

@@ -7,14 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper_engine::EngineError;
-use hyper_engine::image::{Auth, AuthFormatError, ImportRequest, LayerStep, Platform, Progress, Reference};
+use hyper_engine::image::{
+    Auth, AuthFormatError, ImportRequest, LayerStep, LoginError, Platform, Progress, Reference,
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::image::get;
-use crate::http::{ApiError, Reply, Result, Sender};
+use crate::http::{ApiError, Reply, Result, Sender, ok, read_json};
 use crate::route::Call;
 
 /// Progress messages that may wait for a slow client before superfluous ones are left out.
@@ -116,6 +119,22 @@ fn registry_auth(call: &Call) -> Result<Option<Auth>> {
     let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(None) };
     let invalid = |error: AuthFormatError| ApiError::invalid(error.to_string());
     header.to_str().map_err(|_| AuthFormatError).and_then(Auth::from_header).map_err(invalid)
+}
+
+/// Whether a registry takes a login (`POST /auth`).
+pub(crate) async fn login(call: Call) -> Result {
+    let body = read_json(call.request).await?;
+    let server = body["serveraddress"].as_str().unwrap_or_default();
+    let auth = Auth::from_json(body.to_string().as_bytes());
+    let auth = auth.map_err(|error| ApiError::invalid(error.to_string()))?;
+    let auth = auth.ok_or_else(|| ApiError::invalid("a login needs a username and password, or a token"))?;
+    match call.app.engine.images().login(server, auth).await {
+        Ok(token) => ok(&json!({"Status": "Login Succeeded", "IdentityToken": token.unwrap_or_default()})),
+        Err(error @ LoginError::Unauthorized(_)) => {
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, error.to_string()))
+        }
+        Err(error) => Err(EngineError::from(error).into()),
+    }
 }
 
 /// Streams progress while `work` goes on. A failure before the first message has a status of its own, a later one is

@@ -16,12 +16,13 @@ use crate::registry::{Client, RegistryConfig};
 use super::database;
 use super::disk::Disk;
 use super::error::{
-    ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, StoreError, TagError,
+    ImportError, LoadError, LoginError, LookupError, OpenError, PullError, RemoveError, SaveError,
+    StoreError, TagError,
 };
 use super::image::{HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, PullOutcome, Removed};
 use super::layers::Shelf;
 use super::pull::Pull;
-use super::{import, load, names, save};
+use super::{import, load, login, names, save};
 
 /// The images on this host. A clone is another handle of the same store.
 #[derive(Clone)]
@@ -73,6 +74,15 @@ impl Store {
             progress: &progress,
         };
         pull.run(auth).await
+    }
+
+    /// Asks a registry (`host[:port]`, a URL, or nothing for docker.io) whether it takes a login. Gives
+    /// the token that clients may keep in its place, if the registry has such.
+    ///
+    /// # Errors
+    /// See [`LoginError`].
+    pub async fn login(&self, server: &str, auth: Auth) -> Result<Option<String>, LoginError> {
+        login::login(&self.shared.client, server, auth).await
     }
 
     /// Makes an image of one layer from a root filesystem's tar, plain, gzip or zstd. Blocks.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hyper_e2e::registry::Registry;
 use hyper_e2e::{Instance, layout};
 use serde_json::json;
 
@@ -13,13 +14,21 @@ use crate::table::Table;
 /// Pulls of each side.
 const RUNS: usize = 3;
 
+/// Port of the registry that has the image; the instance's own is on 5000, and cannot be written to.
+const PORT: u16 = 5001;
+/// The image.
+const IMAGE: &str = "localhost:5001/big:1";
+
 /// Layers of the image, and bytes of each before compression.
 const LAYERS: u64 = 5;
 const LAYER_SIZE: u64 = 200 << 20;
 
-/// Measures a pull from the local registry into an empty store, ours and podman's in turn.
+/// Measures a pull from a local registry into an empty store, ours and podman's in turn.
 pub fn measure(instance: &Instance, table: &mut Table) {
     let work = tempfile::tempdir_in(instance.directory()).unwrap();
+    let storage = work.path().join("registry");
+    fs::create_dir(&storage).unwrap();
+    let _registry = Registry::start(&instance.lab.engine, &storage, work.path(), PORT, None, false);
     publish(instance, work.path());
     let (mut ours, mut podman) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
@@ -31,9 +40,9 @@ pub fn measure(instance: &Instance, table: &mut Table) {
 
 fn pull_ours(instance: &Instance) -> Duration {
     let start = Instant::now();
-    instance.hyper(&["pull", "-q", "localhost:5000/big:1"]).timeout(Duration::from_secs(600)).run().ok();
+    instance.hyper(&["pull", "-q", IMAGE]).timeout(Duration::from_secs(600)).run().ok();
     let took = start.elapsed();
-    instance.hyper(&["rmi", "localhost:5000/big:1"]).run().ok();
+    instance.hyper(&["rmi", IMAGE]).run().ok();
     took
 }
 
@@ -42,7 +51,7 @@ fn pull_podman(instance: &Instance, directory: &Path) -> Duration {
         "--root {0}/root --runroot {0}/run --storage-driver overlay --cgroup-manager cgroupfs",
         directory.display()
     );
-    let pull = format!("podman {storage} pull -q --tls-verify=false localhost:5000/big:1");
+    let pull = format!("podman {storage} pull -q --tls-verify=false {IMAGE}");
     let start = Instant::now();
     instance.sh(&pull).timeout(Duration::from_secs(600)).run().ok();
     let took = start.elapsed();
@@ -76,7 +85,7 @@ fn publish(instance: &Instance, work: &Path) {
     layout::write(&image, &tars, &json!({"Cmd": ["true"]}));
     tars.iter().for_each(|tar| fs::remove_file(tar).unwrap());
     let push = format!(
-        "skopeo copy -q --insecure-policy --dest-tls-verify=false oci:{}:latest docker://localhost:5000/big:1",
+        "skopeo copy -q --insecure-policy --dest-tls-verify=false oci:{}:latest docker://{IMAGE}",
         image.display()
     );
     instance.sh(&push).timeout(Duration::from_secs(300)).run().ok();

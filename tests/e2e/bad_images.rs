@@ -1,5 +1,6 @@
 //! Registries and images that are broken or hostile.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::session::{Case, Session};
 pub fn cases() -> Vec<Case> {
     let mut cases = case_list![Both:
         a_login_is_wanted_and_taken_from_dockers_configuration,
+        a_login_is_taken_from_a_credential_helper,
+        a_login_is_checked_kept_and_forgotten,
         a_wrong_byte_is_found_by_the_digest,
         a_dropped_connection_is_resumed_or_reported_at_every_offset,
         a_stalling_registry_is_given_up,
@@ -66,6 +69,58 @@ fn a_login_is_wanted_and_taken_from_dockers_configuration(s: &Session) {
     configure("wrong").exits(1);
     configure(LOGIN.1).ok();
     s.run(&["rmi", &reference]).ok();
+}
+
+fn a_login_is_taken_from_a_credential_helper(s: &Session) {
+    let port = if s.cli == hyper_e2e::Cli::Hyper { 5103 } else { 5104 };
+    let work = tempfile::tempdir().unwrap();
+    let storage = hyper_e2e::images::registry_storage();
+    let _registry = Registry::start(&s.instance.lab.engine, &storage, work.path(), port, Some(()), true);
+    let host = format!("localhost:{port}");
+    let reference = format!("{host}/busybox:latest");
+    // As docker's helpers: the server's name comes in, a login or one sentence goes out.
+    let helper = format!(
+        "#!/bin/sh\nread -r server; [ \"$1 $server\" = 'get {host}' ] || {{ echo 'credentials not found in native \
+         keychain'; exit 1; }}\necho '{{\"ServerURL\": \"{host}\", \"Username\": \"{}\", \"Secret\": \"{}\"}}'\n",
+        LOGIN.0, LOGIN.1
+    );
+    let program = work.path().join("docker-credential-e2e");
+    std::fs::write(&program, helper).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", work.path().display(), std::env::var("PATH").unwrap());
+    let home = work.path().join("home");
+    std::fs::create_dir_all(home.join(".docker")).unwrap();
+    let pull_with = |config: &str| {
+        std::fs::write(home.join(".docker/config.json"), config).unwrap();
+        s.cmd(&["pull", &reference]).env("HOME", &home).env("PATH", &path).run()
+    };
+    pull_with(r#"{"credHelpers": {"elsewhere.example": "e2e"}}"#).exits(1);
+    for config in
+        [format!(r#"{{"credHelpers": {{"{host}": "e2e"}}}}"#), r#"{"credsStore": "e2e"}"#.to_owned()]
+    {
+        pull_with(&config).ok();
+        s.run(&["rmi", &reference]).ok();
+    }
+}
+
+fn a_login_is_checked_kept_and_forgotten(s: &Session) {
+    let port = if s.cli == hyper_e2e::Cli::Hyper { 5105 } else { 5106 };
+    let work = tempfile::tempdir().unwrap();
+    let storage = hyper_e2e::images::registry_storage();
+    let _registry = Registry::start(&s.instance.lab.engine, &storage, work.path(), port, Some(()), true);
+    let host = format!("localhost:{port}");
+    let reference = format!("{host}/busybox:latest");
+    let command = |words: &[&str]| s.cmd(words).env("HOME", work.path());
+    let login = |password: &str| {
+        command(&["login", "-u", LOGIN.0, "--password-stdin", &host]).stdin(password).run()
+    };
+    login("wrong").exits(1).complains(&["unauthorized"]);
+    command(&["pull", &reference]).run().exits(1);
+    assert!(login(LOGIN.1).ok().out().contains("Login Succeeded"));
+    command(&["pull", &reference]).run().ok();
+    s.run(&["rmi", &reference]).ok();
+    command(&["logout", &host]).run().ok();
+    command(&["pull", &reference]).run().exits(1);
 }
 
 fn base64(bytes: &[u8]) -> String {

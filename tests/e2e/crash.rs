@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use hyper_e2e::command::{wait_until, wait_until_within};
+use hyper_e2e::images::{Small, digest};
 use hyper_e2e::instance::kill;
+use hyper_e2e::registry::{FakeRegistry, Fault};
 use hyper_e2e::{Instance, Options};
 use rustix::process::Signal;
 
@@ -15,6 +17,7 @@ pub fn cases() -> Vec<Case> {
     case_list![Own:
         no_container_log_line_or_exit_status_is_lost_with_the_daemon,
         a_pull_goes_on_after_the_daemon_was_killed,
+        a_pull_that_was_killed_asks_for_the_rest_of_a_layer_only,
         a_killed_hypervisor_ends_its_containers_and_nothing_else,
         a_killed_shim_ends_its_containers_and_nothing_else,
         a_daemon_killed_while_it_starts_containers_leaves_none_behind,
@@ -78,6 +81,34 @@ fn a_pull_goes_on_after_the_daemon_was_killed() {
     let version = ["run", "--rm", "localhost:5000/postgres:15", "postgres", "--version"];
     assert!(engine.hyper(&version).run().ok().out().contains("(PostgreSQL) 15"));
     engine.hyper(&["rmi", "localhost:5000/postgres:15"]).run().ok();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn a_pull_that_was_killed_asks_for_the_rest_of_a_layer_only() {
+    let engine = Instance::start(Options::default());
+    let image = Small::from_script(
+        "mkdir bin; cp /bin/busybox bin/sh; head -c 3000000 /dev/urandom >noise; tar -c noise bin",
+    );
+    let (layer, half) = (digest(&image.layer), image.layer.len() / 2);
+    let registry = FakeRegistry::start(&engine.lab.engine, &image);
+    registry.fail(Fault::StallAt(half), 1);
+    let reference = registry.reference();
+    engine.start_daemon();
+    let mut pull = engine.hyper(&["pull", &reference]).spawn();
+    let kept = engine.root().join("images/ingest/sha256").join(layer.trim_start_matches("sha256:"));
+    wait_until("half of the layer has come", || {
+        std::fs::metadata(&kept).is_ok_and(|metadata| metadata.len() == half as u64)
+    });
+    engine.kill_daemon();
+    assert_ne!(pull.wait().code, 0);
+    engine.hyper(&["pull", &reference]).run().ok();
+    let requests: Vec<String> =
+        registry.requests().into_iter().filter(|line| line.contains(&layer)).collect();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    assert!(requests[1].ends_with(&format!("bytes={half}-")), "{requests:?}");
+    assert!(!kept.exists());
+    engine.hyper(&["run", "--rm", &reference, "sh", "-c", "echo alive"]).run().ok().prints("alive\n");
+    engine.hyper(&["rmi", &reference]).run().ok();
     assert_eq!(engine.finish(), Vec::<String>::new());
 }
 

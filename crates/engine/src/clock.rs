@@ -1,12 +1,14 @@
 //! Points in time, as the API writes and reads them.
 
 use std::fmt;
+use std::str::FromStr as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::civil;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 const NANOS: i64 = 1_000_000_000;
-const DAY: i64 = 86_400;
 
 /// A point in time: nanoseconds since 1970-01-01 UTC. Its text is RFC 3339 with as many fraction digits as
 /// it needs (Go's `RFC3339Nano`).
@@ -56,38 +58,10 @@ impl Timestamp {
     }
 
     fn parse_rfc3339(text: &str) -> Option<Self> {
-        let number = |range: std::ops::Range<usize>| -> Option<i64> {
-            let digits = text.get(range)?;
-            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-        };
-        let separator = |at: usize, byte: u8| text.as_bytes().get(at) == Some(&byte);
-        if !(separator(4, b'-') && separator(7, b'-')) {
-            return None;
-        }
-        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-        if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-            return None;
-        }
-        let midnight = days_from_civil(year, month, day) * DAY;
-        let rest = text.get(10..)?;
-        if rest.is_empty() {
-            return Some(Self::from_parts(midnight, 0));
-        }
-        if !(separator(10, b'T') && separator(13, b':') && separator(16, b':')) {
-            return None;
-        }
-        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-        if hour > 23 || minute > 59 || second > 60 {
-            return None;
-        }
-        let tail = text.get(19..)?;
-        let zone_at = tail.find(['Z', 'z', '+', '-']).unwrap_or(tail.len());
-        let nanos = match tail.get(..zone_at)? {
-            "" => 0,
-            fraction => parse_fraction(fraction.strip_prefix('.')?)?,
-        };
-        let offset = parse_zone(tail.get(zone_at..)?)?;
-        Some(Self::from_parts(midnight + hour * 3600 + minute * 60 + second - offset, nanos))
+        let without_zone = || civil::DateTime::from_str(text).ok()?.to_zoned(TimeZone::UTC).ok();
+        let with_zone = text.parse::<jiff::Timestamp>().ok();
+        let time = with_zone.or_else(|| without_zone().map(|time| time.timestamp()))?;
+        Some(Self::from_parts(time.as_second(), time.subsec_nanosecond().into()))
     }
 }
 
@@ -99,58 +73,10 @@ fn parse_fraction(digits: &str) -> Option<i64> {
     nine.parse().ok()
 }
 
-/// Seconds east of UTC.
-fn parse_zone(zone: &str) -> Option<i64> {
-    match zone.as_bytes() {
-        [] | [b'Z' | b'z'] => Some(0),
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let digit = |byte: &u8| byte.is_ascii_digit().then(|| i64::from(byte - b'0'));
-            let seconds = (digit(h1)? * 10 + digit(h2)?) * 3600 + (digit(m1)? * 10 + digit(m2)?) * 60;
-            Some(if *sign == b'-' { -seconds } else { seconds })
-        }
-        _ => None,
-    }
-}
-
-/// Days since 1970-01-01 of a date of the Gregorian calendar.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-/// Inverse of [`days_from_civil`].
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
-}
-
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.seconds();
-        let (year, month, day) = civil_from_days(seconds.div_euclid(DAY));
-        let of_day = seconds.rem_euclid(DAY);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-            of_day / 3600,
-            of_day / 60 % 60,
-            of_day % 60
-        )?;
-        let nanos = self.subsecond_nanos();
-        if nanos != 0 {
-            write!(f, ".{}", format!("{nanos:09}").trim_end_matches('0'))?;
-        }
-        f.write_str("Z")
+        let time = jiff::Timestamp::from_nanosecond(self.0.into());
+        fmt::Display::fmt(&time.expect("64 bits of nanoseconds are less than 300 years"), f)
     }
 }
 

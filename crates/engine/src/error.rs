@@ -118,7 +118,16 @@ macro_rules! from_image_error {
     )*};
 }
 
-from_image_error!(ImportError, LoadError, LookupError, PullError, RemoveError, SaveError, TagError);
+from_image_error!(
+    ImportError,
+    LoadError,
+    LoginError,
+    LookupError,
+    PullError,
+    RemoveError,
+    SaveError,
+    TagError
+);
 
 /// The causes below `error`, as one error of their own.
 fn cause(error: impl StdError) -> Option<Box<dyn StdError + Send + Sync>> {

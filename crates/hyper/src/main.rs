@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod container;
+mod credentials;
 mod daemon;
 mod error;
 mod format;

@@ -90,6 +90,7 @@ fn takes_body(path: &[&str]) -> bool {
             | ["exec", _, "start"]
             | ["images", "create" | "load"]
             | ["hyper", "pods" | "templates"]
+            | ["auth"]
     )
 }
 
@@ -217,7 +218,7 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("GET", ["info"]) => system::info(call).await,
         ("GET", ["events"]) => events::events(call).await,
         ("GET", ["system", "df"]) => system::disk_usage(call).await,
-        ("POST", ["auth"]) => later("checking a login (docker login)"),
+        ("POST", ["auth"]) => image_transfer::login(call).await,
         ("POST", ["commit"]) => later("committing a container"),
         ("POST", ["build" | "session" | "grpc", ..]) => later("building images"),
         ("GET", ["volumes"]) => system::no_volumes(),

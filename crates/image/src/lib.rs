@@ -13,7 +13,7 @@ mod registry;
 mod store;
 mod tar;
 
-pub use auth::{Auth, AuthHeaderError, DockerConfig};
+pub use auth::{Auth, AuthFormatError};
 pub use config::{ConfigError, ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, ImageId, ParseDigestError};
 pub use error::ErrorKind;
@@ -23,8 +23,8 @@ pub use progress::{LayerStep, Progress};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference};
 pub use registry::{RegistryConfig, RegistryError, TlsError};
 pub use store::{
-    HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LookupError,
-    OpenError, PullError, PullOutcome, RemoveError, Removed, RootAttributes, SaveError, Store, StoreError,
-    TagError,
+    HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LoginError,
+    LookupError, OpenError, PullError, PullOutcome, RemoveError, Removed, RootAttributes, SaveError, Store,
+    StoreError, TagError,
 };
 pub use tar::TarError;

@@ -63,6 +63,11 @@ pub enum LayerStep {
         /// Whole seconds to wait.
         seconds: u64,
     },
+    /// What was kept of it is of no use: it is fetched from its first byte again.
+    StartingOver {
+        /// Why.
+        reason: &'static str,
+    },
     /// A load reads it from an archive.
     Loading {
         /// Bytes so far.
@@ -112,6 +117,7 @@ impl LayerStep {
                 let unit = if seconds == 1 { "second" } else { "seconds" };
                 plain(&format!("Retrying in {seconds} {unit}"))
             }
+            Self::StartingOver { reason } => plain(&format!("Starting over: {reason}")),
             Self::Loading { current, total } => counted("Loading layer", current, total),
         }
     }

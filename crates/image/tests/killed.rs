@@ -1,4 +1,4 @@
-//! A pull that dies by `kill -9` leaves the old state, and the next one works.
+//! A pull that dies by `kill -9` leaves the old state, and the next one goes on where it was.
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::TestStore;
 use common::faulty::{Answer, Faulty, Served};
 use common::tar::Tar;
-use hyper_image::{Reference, RegistryConfig, Store};
+use hyper_image::{Digest, Reference, RegistryConfig, Store};
 
 /// The child's half: pulls forever from a registry that stalls.
 #[test]
@@ -30,7 +30,7 @@ fn pull_for_the_parent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_pull_leaves_the_old_state() {
+async fn a_killed_pull_leaves_the_old_state_and_is_gone_on_with() {
     let tars: Vec<Vec<u8>> =
         (0..3).map(|index| Tar::default().file(&format!("{index}"), &vec![index; 50_000]).bytes()).collect();
     let served = Served::of(&tars);
@@ -48,24 +48,33 @@ async fn a_killed_pull_leaves_the_old_state() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // Until two layers are kept and the third one hangs.
+    // Until two layers are kept, so that their bytes are gone, and the third one hangs in the middle.
     let layers = directory.path().join("images/layers/sha256");
+    let ingests = directory.path().join("images/ingest/sha256");
+    let ingest = ingests.join(Digest::of(&served.layers[2]).hex());
+    let half = served.layers[2].len() as u64 / 2;
+    let count = |directory: &Path| std::fs::read_dir(directory).unwrap().count();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while std::fs::read_dir(&layers).unwrap().count() < 4 {
+    while (count(&layers), count(&ingests)) != (4, 1)
+        || std::fs::metadata(&ingest).map_or(0, |metadata| metadata.len()) < half
+    {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let open = || {
-        let path = directory.path();
-        Store::open(&path.join("images"), &path.join("hyper.db"), RegistryConfig::default()).unwrap()
-    };
-    let store = open();
-    assert!(store.list().unwrap().is_empty());
-    assert_eq!(std::fs::read_dir(directory.path().join("images/tmp")).unwrap().count(), 0);
-    assert_eq!(std::fs::read_dir(&layers).unwrap().count(), 0);
+    let path = directory.path();
+    let store = Store::open(&path.join("images"), &path.join("hyper.db"), RegistryConfig::default()).unwrap();
+    let store = TestStore { directory, store };
+    assert!(store.store.list().unwrap().is_empty());
+    assert_eq!((store.temporaries(), store.files().len()), (0, 4));
     let name = registry.name("x:1");
-    store.pull(&Reference::parse(&name).unwrap(), None, None, |_| {}).await.unwrap();
-    assert_eq!(store.get(&name).unwrap().layers.len(), 3);
+    store.store.pull(&Reference::parse(&name).unwrap(), None, None, |_| {}).await.unwrap();
+    assert_eq!(store.store.get(&name).unwrap().layers.len(), 3);
+    assert_eq!(store.ingests(), []);
+    let requests = registry.seen.lock().unwrap();
+    let of_layer =
+        |index| -> Vec<_> { requests.iter().filter(|request| served.is_layer(request, index)).collect() };
+    assert_eq!([0, 1, 2].map(|index| of_layer(index).len()), [1, 1, 2]);
+    assert_eq!(of_layer(2)[1].header("range"), Some(format!("bytes={half}-").as_str()));
 }

@@ -4,26 +4,13 @@
 
 mod common;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use common::tar::Tar;
-use common::{Registry, TestStore, debian, have, layout, run};
-use hyper_image::{Auth, ErrorKind, LayerStep, Progress, PullError, Reference, RegistryConfig};
+use common::{Registry, TestStore, debian, have, layout, login_wanted, run, small_image};
+use hyper_image::{Auth, ErrorKind, LayerStep, Progress, PullError, Reference};
 
 fn reference(text: &str) -> Reference {
     Reference::parse(text).unwrap()
-}
-
-/// Two layers, the second over the first.
-fn small_image(directory: &Path) -> String {
-    let bottom =
-        Tar::default().directory("etc").file("etc/hosts", b"localhost").file("big", &vec![7; 300_000]);
-    let top = Tar::default().directory("etc").file("etc/.wh.hosts", b"").file("etc/new", b"new");
-    let paths = [directory.join("0.tar"), directory.join("1.tar")];
-    std::fs::write(&paths[0], bottom.bytes()).unwrap();
-    std::fs::write(&paths[1], top.bytes()).unwrap();
-    layout(directory, &[&paths[0], &paths[1]])
 }
 
 fn tools() -> bool {
@@ -136,34 +123,22 @@ async fn what_is_not_there_is_said_in_dockers_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_is_taken_from_the_caller_or_from_dockers_configuration() {
+async fn a_login_is_wanted_and_taken_from_the_caller() {
     if !tools() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let image = small_image(directory.path());
-    let passwords = directory.path().join("htpasswd");
-    // bcrypt of "secret"
-    std::fs::write(&passwords, "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n")
-        .unwrap();
-    let auth = format!("auth: {{htpasswd: {{realm: x, path: {}}}}}\n", passwords.display());
-    let registry = Registry::start_with(&auth);
+    let registry = Registry::start_with(&login_wanted(directory.path()));
     registry.push(&format!("oci:{image}"), "x:1", &["--dest-creds", "user:secret"]);
     let name = reference(&registry.name("x:1"));
-    let docker_config = directory.path().join("config.json");
-    let config = RegistryConfig { docker_config: Some(docker_config.clone()), ..RegistryConfig::default() };
-    let store = TestStore::with(config);
+    let store = TestStore::new();
     let error = store.store.pull(&name, None, None, |_| {}).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
     let login = |password: &str| Auth::Basic { username: "user".to_owned(), password: password.to_owned() };
     let error = store.store.pull(&name, None, Some(login("wrong")), |_| {}).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
-    // user:secret
-    let json = format!(r#"{{"auths":{{"127.0.0.1:{}":{{"auth":"dXNlcjpzZWNyZXQ="}}}}}}"#, registry.port);
-    std::fs::write(&docker_config, json).unwrap();
-    store.store.pull(&name, None, None, |_| {}).await.unwrap();
-    let other = TestStore::new();
-    other.store.pull(&name, None, Some(login("secret")), |_| {}).await.unwrap();
+    store.store.pull(&name, None, Some(login("secret")), |_| {}).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

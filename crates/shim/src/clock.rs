@@ -28,31 +28,8 @@ pub fn timestamp(unix_ns: i64) -> Timestamp {
 
 /// RFC 3339 in UTC with the fraction that is needed, as Go's `RFC3339Nano` has it.
 pub fn rfc3339(unix_ns: i64) -> String {
-    let seconds = unix_ns.div_euclid(1_000_000_000);
-    let nanoseconds = unix_ns.rem_euclid(1_000_000_000);
-    let (year, month, day) = civil(seconds.div_euclid(86_400));
-    let time = seconds.rem_euclid(86_400);
-    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    if nanoseconds != 0 {
-        text += format!(".{nanoseconds:09}").trim_end_matches('0');
-    }
-    text.push('Z');
-    text
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar: years of 400 are 146097 days
-/// long, and counting them from March puts the leap day at the end.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let since = days + 719_468;
-    let era = since.div_euclid(146_097);
-    let day_of_era = since.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    let time = jiff::Timestamp::from_nanosecond(unix_ns.into());
+    time.expect("64 bits of nanoseconds are less than 300 years").to_string()
 }
 
 #[cfg(test)]

@@ -92,6 +92,10 @@ pub enum Command {
     Kill(KillArgs),
     /// Load an image from a tar archive or STDIN
     Load(LoadArgs),
+    /// Authenticate to a registry
+    Login(LoginArgs),
+    /// Log out from a registry
+    Logout(LogoutArgs),
     /// Fetch the logs of a container
     Logs(LogsArgs),
     /// Pause all processes within one or more containers

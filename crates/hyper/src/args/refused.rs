@@ -96,8 +96,6 @@ const COMMANDS: &[&str] = &[
     "cp",
     "diff",
     "export",
-    "login",
-    "logout",
     "manifest",
     "network",
     "node",

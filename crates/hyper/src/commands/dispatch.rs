@@ -36,6 +36,8 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Inspect(args) => inspect::inspect(app, args).await,
         Command::Kill(args) => lifecycle::kill(app, args).await,
         Command::Load(args) => load::load(app, args).await,
+        Command::Login(args) => login::login(app, args).await,
+        Command::Logout(args) => login::logout(app, args).await,
         Command::Logs(args) => logs::logs(app, args).await,
         Command::Pause(args) => lifecycle::pause(app, args).await,
         Command::Port(args) => port::port(app, args).await,

@@ -49,6 +49,7 @@ pub use info::InfoArgs;
 pub use inspect::{GroupInspectArgs, InspectArgs};
 pub use lifecycle::{KillArgs, NamesArgs, RenameArgs, StopArgs};
 pub use load::{ImportArgs, LoadArgs};
+pub use login::{LoginArgs, LogoutArgs};
 pub use logs::LogsArgs;
 pub use pods::{PodCreateArgs, PodInspectArgs, PodListArgs, PodNamesArgs, PodRemoveArgs};
 pub use port::PortArgs;

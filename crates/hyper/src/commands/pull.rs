@@ -4,7 +4,7 @@ use clap::Args;
 use http1::Method;
 
 use super::App;
-use super::login::auth_headers;
+use crate::credentials::auth_headers;
 use crate::error::{Failure, Outcome};
 use crate::output;
 use crate::progress::{self, To};

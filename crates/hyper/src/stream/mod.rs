@@ -9,5 +9,6 @@ pub use detach::DetachKeys;
 pub use hijack::{End, Frames, Output, Plan, StreamError, Traffic, pump};
 pub use signals::{Signals, resize_on_change};
 pub use terminal::{
-    RawMode, restore_terminal, stderr_is_terminal, stdin_is_terminal, stdout_is_terminal, window_size,
+    INTERRUPT, RawMode, Silence, restore_terminal, stderr_is_terminal, stdin_is_terminal, stdout_is_terminal,
+    window_size,
 };

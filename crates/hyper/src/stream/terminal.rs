@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 /// The terminal's settings from before raw mode; present only while raw.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -23,6 +25,35 @@ impl RawMode {
         }
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         Ok(Self(()))
+    }
+}
+
+/// What Ctrl-C types.
+pub const INTERRUPT: char = '\u{3}';
+
+/// Keeps standard input's terminal from showing what is typed; dropped, it shows it again. [`INTERRUPT`] ends a line
+/// meanwhile and no process, which would leave the terminal silent.
+pub struct Silence(());
+
+impl Silence {
+    /// Switches the echo off.
+    pub fn enter() -> Self {
+        if let Ok(before) = tcgetattr(io::stdin()) {
+            let mut silent = before.clone();
+            silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+            silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT as u8;
+            if let Ok(mut slot) = BEFORE.lock() {
+                slot.get_or_insert(before);
+            }
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &silent);
+        }
+        Self(())
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        restore_terminal();
     }
 }
 

@@ -298,6 +298,10 @@ pub(crate) async fn prune(call: Call) -> Result {
                 Err(error) => tracing::warn!(%error, "cannot prune an image"),
             }
         }
+        // What pulls that failed or died left for another attempt.
+        if let Err(error) = engine.images().collect_garbage() {
+            tracing::warn!(%error, "cannot prune what unfinished pulls left");
+        }
         Ok((removed, freed))
     })
     .await?;

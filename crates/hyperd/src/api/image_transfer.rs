@@ -5,24 +5,23 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper_engine::EngineError;
-use hyper_engine::image::{Auth, ImportRequest, LayerStep, Platform, Progress, Reference};
-use serde_json::{Value, json};
+use hyper_engine::image::{
+    Auth, AuthFormatError, ImportRequest, LayerStep, LoginError, Platform, Progress, Reference,
+};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::image::get;
-use crate::http::{ApiError, Reply, Result, Sender};
+use crate::http::{ApiError, Reply, Result, Sender, ok, read_json};
 use crate::route::Call;
 
 /// Progress messages that may wait for a slow client before superfluous ones are left out.
 const PROGRESS_BACKLOG: usize = 256;
-
-/// Most bytes of the header with a registry's credentials.
-const AUTH_MAX: usize = 64 << 10;
 
 /// Pieces of an upload that may wait for the store.
 const UPLOAD_BACKLOG: usize = 8;
@@ -118,32 +117,24 @@ impl Told {
 /// Credentials that the client sends along.
 fn registry_auth(call: &Call) -> Result<Option<Auth>> {
     let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(None) };
-    let invalid = || ApiError::invalid("invalid X-Registry-Auth header: it must be base64 of a JSON object");
-    let text = header.to_str().map_err(|_| invalid())?.trim_end_matches('=');
-    if text.is_empty() || text.len() > AUTH_MAX {
-        return if text.is_empty() { Ok(None) } else { Err(invalid()) };
+    let invalid = |error: AuthFormatError| ApiError::invalid(error.to_string());
+    header.to_str().map_err(|_| AuthFormatError).and_then(Auth::from_header).map_err(invalid)
+}
+
+/// Whether a registry takes a login (`POST /auth`).
+pub(crate) async fn login(call: Call) -> Result {
+    let body = read_json(call.request).await?;
+    let server = body["serveraddress"].as_str().unwrap_or_default();
+    let auth = Auth::from_json(body.to_string().as_bytes());
+    let auth = auth.map_err(|error| ApiError::invalid(error.to_string()))?;
+    let auth = auth.ok_or_else(|| ApiError::invalid("a login needs a username and password, or a token"))?;
+    match call.app.engine.images().login(server, auth).await {
+        Ok(token) => ok(&json!({"Status": "Login Succeeded", "IdentityToken": token.unwrap_or_default()})),
+        Err(error @ LoginError::Unauthorized(_)) => {
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, error.to_string()))
+        }
+        Err(error) => Err(EngineError::from(error).into()),
     }
-    let alphabet = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let plain = base64::engine::general_purpose::STANDARD_NO_PAD;
-    let decoded = alphabet.decode(text).or_else(|_| plain.decode(text)).map_err(|_| invalid())?;
-    let fields: Value = serde_json::from_slice(&decoded).map_err(|_| invalid())?;
-    let field = |name: &str| {
-        fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    if let Some(token) = field("identitytoken") {
-        return Ok(Some(Auth::IdentityToken(token)));
-    }
-    if let Some(token) = field("registrytoken") {
-        return Ok(Some(Auth::RegistryToken(token)));
-    }
-    if let Some(username) = field("username") {
-        return Ok(Some(Auth::Basic { username, password: field("password").unwrap_or_default() }));
-    }
-    let Some(both) = field("auth") else { return Ok(None) };
-    let both = base64::engine::general_purpose::STANDARD.decode(both).map_err(|_| invalid())?;
-    let both = String::from_utf8(both).map_err(|_| invalid())?;
-    let (username, password) = both.split_once(':').ok_or_else(invalid)?;
-    Ok(Some(Auth::Basic { username: username.to_owned(), password: password.to_owned() }))
 }
 
 /// Streams progress while `work` goes on. A failure before the first message has a status of its own, a later one is

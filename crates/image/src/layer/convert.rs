@@ -25,6 +25,15 @@ const MAX_XATTR_BYTES: u64 = 128 << 10;
 /// AUFS kept hard-linked files here.
 const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 
+/// What a walk does where there is no directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// It ends there.
+    End,
+    /// It makes one, unless another file is in the way.
+    Make,
+}
+
 /// Builds the tree.
 struct Converter {
     tree: Tree,
@@ -240,58 +249,35 @@ impl Converter {
     /// The node at `path`, if the layer has it; links on the way are followed.
     fn resolve(&mut self, path: &[&[u8]], entry: &[u8]) -> Result<Option<NodeId>, LayerError> {
         let Some((name, parents)) = path.split_last() else { return Ok(Some(ROOT)) };
-        let mut pending: Vec<Vec<u8>> = parents.iter().rev().map(|name| name.to_vec()).collect();
-        let (mut at, mut links) = (ROOT, 0);
-        while let Some(name) = pending.pop() {
-            self.step(entry)?;
-            if name == b".." {
-                at = self.parent_of(at);
-                continue;
-            }
-            let Some(next) = self.tree.child(at, &name) else { return Ok(None) };
-            match &self.tree.node(next).content {
-                Content::Directory { .. } => at = next,
-                Content::Symlink(target) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(bad_path(entry, "too many symbolic links"));
-                    }
-                    if target.starts_with(b"/") {
-                        at = ROOT;
-                    }
-                    push_target(&mut pending, target);
-                }
-                _ => return Ok(None),
-            }
-        }
-        Ok(self.tree.child(at, name))
+        let parent = self.walk(parents, entry, Missing::End)?;
+        Ok(parent.and_then(|parent| self.tree.child(parent, name)))
     }
 
     /// The directory at `path`, made where it is missing; links on the way are followed.
     fn directory(&mut self, path: &[&[u8]], entry: &[u8]) -> Result<NodeId, LayerError> {
-        let mut pending: Vec<Vec<u8>> = Vec::new();
+        let found = self.walk(path, entry, Missing::Make)?;
+        Ok(found.expect("what is missing was made"))
+    }
+
+    /// Goes from the root through the directories of `path`, and through those of links on the way.
+    /// None where the way ends, which it never does when what is missing is made.
+    fn walk(&mut self, path: &[&[u8]], entry: &[u8], missing: Missing) -> Result<Option<NodeId>, LayerError> {
         let mut names = path.iter();
+        // What is left of links' targets, the next name last; it comes before the rest of the path.
+        let mut targets: Vec<Vec<u8>> = Vec::new();
         let (mut at, mut links) = (ROOT, 0);
         loop {
-            let popped = pending.pop();
-            let name: &[u8] = match (&popped, popped.is_none().then(|| names.next()).flatten()) {
-                (Some(name), _) => name,
-                (None, Some(name)) => name,
-                (None, None) => return Ok(at),
-            };
+            let target = targets.pop();
+            let Some(name) = target.as_deref().or_else(|| names.next().copied()) else { return Ok(Some(at)) };
             self.step(entry)?;
             if name == b".." {
                 at = self.parent_of(at);
                 continue;
             }
             let existing = self.tree.child(at, name);
-            let Some(next) = existing else {
-                at = self.open_or_make(at, name)?;
-                continue;
-            };
-            match &self.tree.node(next).content {
-                Content::Directory { .. } => at = next,
-                Content::Symlink(target) => {
+            match existing.map(|node| (node, &self.tree.node(node).content)) {
+                Some((node, Content::Directory { .. })) => at = node,
+                Some((_, Content::Symlink(target))) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(bad_path(entry, "too many symbolic links"));
@@ -299,10 +285,13 @@ impl Converter {
                     if target.starts_with(b"/") {
                         at = ROOT;
                     }
-                    push_target(&mut pending, target);
+                    push_target(&mut targets, target);
                 }
-                _ if self.is_whiteout(next) => at = self.open_or_make(at, name)?,
-                _ => return Err(bad_path(entry, "a name on the way is not a directory")),
+                _ if missing == Missing::End => return Ok(None),
+                Some((node, _)) if !self.is_whiteout(node) => {
+                    return Err(bad_path(entry, "a name on the way is not a directory"));
+                }
+                _ => at = self.open_or_make(at, name)?,
             }
         }
     }
@@ -498,4 +487,158 @@ fn expand(map: &[(u64, u64)], payload: &[u8], size: u64) -> Vec<u8> {
 /// A path that cannot be used.
 fn bad_path(path: &[u8], problem: &'static str) -> LayerError {
     LayerError::Path { path: readable(path), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn converter() -> Converter {
+        let file = || tempfile::tempfile().expect("a temporary file");
+        Converter {
+            tree: Tree::new(),
+            data: DataWriter::new(file(), file()).expect("an empty file"),
+            whiteout: None,
+            aufs_links: HashMap::new(),
+            steps: 0,
+            unresolved: Vec::new(),
+            files_size: 0,
+        }
+    }
+
+    /// One name of few, so that paths meet each other.
+    fn name() -> impl Strategy<Value = &'static str> {
+        prop_oneof![6 => Just("a"), 6 => Just("b"), 3 => Just("c"), 2 => Just("..")]
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        (any::<bool>(), proptest::collection::vec(name(), 1..5))
+            .prop_map(|(absolute, names)| format!("{}{}", if absolute { "/" } else { "" }, names.join("/")))
+    }
+
+    /// What is made below the directory that a path leads to.
+    #[derive(Debug, Clone)]
+    enum Thing {
+        Directory,
+        Link(String),
+        File,
+        Whiteout,
+    }
+
+    fn thing() -> impl Strategy<Value = Thing> {
+        prop_oneof![
+            4 => Just(Thing::Directory),
+            5 => path().prop_map(Thing::Link),
+            1 => Just(Thing::File),
+            1 => Just(Thing::Whiteout),
+        ]
+    }
+
+    fn names(path: &str) -> Vec<&[u8]> {
+        components(path.as_bytes()).unwrap_or_default()
+    }
+
+    /// A tree of things, put where the paths lead, as entries of a tar are.
+    fn tree_of(things: &[(String, Thing)]) -> Converter {
+        let mut converter = converter();
+        for (path, thing) in things {
+            let names = names(path);
+            let Some((name, parents)) = names.split_last() else { continue };
+            let Ok(parent) = converter.directory(parents, b"entry") else { continue };
+            let content = match thing {
+                Thing::Directory => {
+                    converter.open_or_make(parent, name).expect("there is room");
+                    continue;
+                }
+                Thing::Link(target) => Content::Symlink(target.as_bytes().into()),
+                Thing::File => Content::Fifo,
+                Thing::Whiteout => Content::CharacterDevice { major: 0, minor: 0 },
+            };
+            let node = converter.add(Attributes::default(), content, Vec::new()).expect("there is room");
+            converter.tree.link(parent, name, node).expect("there is room");
+        }
+        converter
+    }
+
+    /// What a walk means, said the other way round: the directory of a path is the last name's, looked
+    /// up in the directory of the names before.
+    fn directory_by_definition(
+        tree: &Tree,
+        from: NodeId,
+        path: &[Vec<u8>],
+        links: &mut usize,
+    ) -> Option<NodeId> {
+        let Some((name, before)) = path.split_last() else { return Some(from) };
+        let parent = directory_by_definition(tree, from, before, links)?;
+        let above = |node| match tree.node(node).content {
+            Content::Directory { parent, .. } => parent,
+            _ => ROOT,
+        };
+        if name == b".." {
+            return Some(above(parent));
+        }
+        let node = tree.child(parent, name)?;
+        match &tree.node(node).content {
+            Content::Directory { .. } => Some(node),
+            Content::Symlink(target) => {
+                *links += 1;
+                if *links > MAX_LINKS {
+                    return None;
+                }
+                let from = if target.starts_with(b"/") { ROOT } else { parent };
+                let names = target.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+                directory_by_definition(tree, from, &names.map(<[u8]>::to_vec).collect::<Vec<_>>(), links)
+            }
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn a_walk_leads_where_links_say_and_makes_only_what_is_missing(
+            things in proptest::collection::vec((path(), thing()), 0..12),
+            path in path(),
+        ) {
+            let mut converter = tree_of(&things);
+            let names = names(&path);
+            let owned: Vec<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
+            let expected = directory_by_definition(&converter.tree, ROOT, &owned, &mut 0);
+            let nodes = converter.tree.nodes().len();
+            match converter.walk(&names, b"entry", Missing::End) {
+                Ok(found) => prop_assert_eq!(found, expected),
+                Err(_) => prop_assert_eq!(expected, None, "only endless links fail"),
+            }
+            prop_assert_eq!(converter.tree.nodes().len(), nodes, "looking makes nothing");
+            let Ok(made) = converter.directory(&names, b"entry") else {
+                prop_assert_eq!(expected, None);
+                return Ok(());
+            };
+            let is_directory = matches!(converter.tree.node(made).content, Content::Directory { .. });
+            prop_assert!(is_directory);
+            match expected {
+                Some(expected) => prop_assert_eq!((made, converter.tree.nodes().len()), (expected, nodes)),
+                None => prop_assert!(converter.tree.nodes().len() > nodes),
+            }
+            prop_assert_eq!(converter.walk(&names, b"entry", Missing::End).expect("it was found"), Some(made));
+        }
+    }
+
+    #[test]
+    fn a_chain_of_links_has_an_end_and_costs_steps() {
+        let links = |count: usize| -> Vec<(String, Thing)> {
+            let link = |number: usize| (format!("l{number}"), Thing::Link(format!("l{}", number + 1)));
+            (0..count).map(link).chain([(format!("l{count}"), Thing::Directory)]).collect()
+        };
+        let mut converter = tree_of(&links(MAX_LINKS));
+        assert!(converter.directory(&[b"l0"], b"entry").is_ok());
+        let mut converter = tree_of(&links(MAX_LINKS + 1));
+        assert!(converter.directory(&[b"l0"], b"entry").is_err());
+        assert!(converter.resolve(&[b"l0", b"x"], b"entry").is_err());
+        converter.steps = MAX_STEPS;
+        assert!(converter.directory(&[b"a"], b"entry").is_err());
+    }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use crate::digest::Digest;
@@ -29,13 +28,11 @@ pub enum Sent {
     End,
 }
 
-/// The reading end. Hashes and counts what passes.
+/// The reading end.
 pub struct BlobStream {
     pieces: mpsc::Receiver<Sent>,
-    piece: Option<Bytes>,
-    at: usize,
-    hasher: Sha256,
-    length: u64,
+    /// What is left of the piece being read.
+    piece: Bytes,
     ended: bool,
 }
 
@@ -52,50 +49,27 @@ impl BlobStream {
     /// The two ends.
     pub fn channel() -> (mpsc::Sender<Sent>, Self) {
         let (sender, pieces) = mpsc::channel(PIECES);
-        (sender, Self { pieces, piece: None, at: 0, hasher: Sha256::new(), length: 0, ended: false })
-    }
-
-    /// Reads what is left and tells digest and length of the whole.
-    ///
-    /// # Errors
-    /// The download broke.
-    pub fn finish(mut self) -> io::Result<(Digest, u64)> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok((Digest::from_bytes(self.hasher.finalize().into()), self.length))
+        (sender, Self { pieces, piece: Bytes::new(), ended: false })
     }
 }
 
 impl Read for BlobStream {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(piece) = &self.piece {
-                let bytes = &piece[self.at..];
-                if !bytes.is_empty() {
-                    let length = bytes.len().min(out.len());
-                    out[..length].copy_from_slice(&bytes[..length]);
-                    self.at += length;
-                    return Ok(length);
-                }
-                self.piece = None;
-            }
-            if self.ended {
-                return Ok(0);
-            }
+        while self.piece.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
-                Some(Sent::Bytes(piece)) => {
-                    self.hasher.update(&piece);
-                    self.length += piece.len() as u64;
-                    (self.piece, self.at) = (Some(piece), 0);
-                }
+                Some(Sent::Bytes(piece)) => self.piece = piece,
                 Some(Sent::End) => self.ended = true,
                 None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "download ended early")),
             }
         }
+        let length = self.piece.len().min(out.len());
+        out[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
     }
 }
 
 impl Session<'_> {
-    /// Downloads a blob into `pieces`, going on where a connection broke.
+    /// Downloads a blob into `pieces`, from its byte `from` on, going on where a connection broke.
     ///
     /// # Errors
     /// It fails as often in a row as the settings allow, or in a way that does not mend.
@@ -103,19 +77,17 @@ impl Session<'_> {
         &self,
         digest: Digest,
         size: u64,
+        from: u64,
         pieces: &mpsc::Sender<Sent>,
         event: &(dyn Fn(DownloadEvent) + Sync),
     ) -> Result<(), RegistryError> {
-        let (mut offset, mut failures, mut pause) = (0, 0, FIRST_PAUSE);
-        loop {
+        let (mut offset, mut failures, mut pause) = (from, 0, FIRST_PAUSE);
+        if from > 0 {
+            event(DownloadEvent::Bytes(from));
+        }
+        while offset < size {
             let before = offset;
-            let error = match self.attempt(digest, size, &mut offset, pieces, event).await {
-                Ok(()) => {
-                    let sent = pieces.send(Sent::End).await;
-                    return sent.map_err(|_| RegistryError::Abandoned);
-                }
-                Err(error) => error,
-            };
+            let Err(error) = self.attempt(digest, size, &mut offset, pieces, event).await else { break };
             if offset > before {
                 (failures, pause) = (0, FIRST_PAUSE);
             }
@@ -130,6 +102,7 @@ impl Session<'_> {
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        pieces.send(Sent::End).await.map_err(|_| RegistryError::Abandoned)
     }
 
     /// One connection's worth of a download.

@@ -1,8 +1,9 @@
 //! Requests to registries: schemes, redirects, logins.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -22,12 +23,14 @@ use super::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Fetched, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST, media_type_of,
 };
 use super::settings::RegistryConfig;
-use super::tls::Roots;
+use super::tls::{Roots, stamp};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most redirects followed.
 const MAX_REDIRECTS: usize = 10;
+/// What token servers call us.
+const CLIENT_ID: &str = "hyper";
 /// Most bytes of an error or token answer.
 const MAX_ANSWER: u64 = 1 << 20;
 
@@ -36,9 +39,15 @@ pub struct Client {
     config: RegistryConfig,
     roots: Roots,
     /// HTTP clients by registry and whether its certificate is checked.
-    clients: Mutex<HashMap<(String, bool), reqwest::Client>>,
+    clients: Mutex<HashMap<(String, bool), Known>>,
     /// Schemes found out, by registry.
     schemes: Mutex<HashMap<String, &'static str>>,
+}
+
+/// An HTTP client and what the files that it was made from looked like.
+struct Known {
+    http: reqwest::Client,
+    files: Vec<(PathBuf, Option<SystemTime>)>,
 }
 
 /// One registry for the time of one pull: a way to speak, and what it wants to see.
@@ -50,6 +59,14 @@ pub struct Session<'a> {
     insecure: bool,
     auth: Option<Auth>,
     authorization: tokio::sync::Mutex<Option<HeaderValue>>,
+}
+
+/// What a token server gives.
+struct Token {
+    /// Opens what was asked for, for a while.
+    text: String,
+    /// To be kept in place of a password.
+    lasting: Option<String>,
 }
 
 impl Client {
@@ -89,12 +106,13 @@ impl Client {
         })
     }
 
-    /// The HTTP client for a registry.
+    /// The HTTP client for a registry. The first one with checks reads the system's roots.
     fn http(&self, host: &str, verify: bool) -> Result<reqwest::Client, RegistryError> {
+        let files = if verify { stamp(&self.config.certs_dir, host) } else { Vec::new() };
         let mut clients = self.clients.lock().expect("no holder panics");
         let key = (host.to_owned(), verify);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
+        if let Some(known) = clients.get(&key).filter(|known| known.files == files) {
+            return Ok(known.http.clone());
         }
         let tls = self.roots.config(&self.config.certs_dir, host, verify)?;
         let mut builder = reqwest::Client::builder();
@@ -102,15 +120,15 @@ impl Client {
             // A proxy's loopback is another machine.
             builder = builder.no_proxy();
         }
-        let client = builder
+        let http = builder
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("hyper/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|source| RegistryError::Http { url: host.to_owned(), source })?;
-        clients.insert(key, client.clone());
-        Ok(client)
+        clients.insert(key, Known { http: http.clone(), files });
+        Ok(http)
     }
 
     /// The endpoint's scheme: given, known, or found out by asking, TLS first.
@@ -256,6 +274,34 @@ impl Session<'_> {
         self.get(&format!("blobs/{digest}"), &headers).await
     }
 
+    /// Shows the login to the registry. Gives the token that may be kept in its place, where token servers
+    /// have such.
+    ///
+    /// # Errors
+    /// See [`RegistryError`]; a refused login is a refusal with status 401.
+    pub async fn login(&self) -> Result<Option<String>, RegistryError> {
+        let text = format!("{}v2/", self.base);
+        let url = Url::parse(&text)
+            .map_err(|error| RegistryError::Protocol { url: text, problem: error.to_string() })?;
+        let answer = self.follow(url.clone(), &HeaderMap::new(), None).await?;
+        let challenge = match (answer.status(), challenge_of(&answer)) {
+            (StatusCode::UNAUTHORIZED, Some(challenge)) => challenge,
+            _ => return self.success(answer).await.map(|_| None),
+        };
+        let (value, lasting) = match (&challenge, &self.auth) {
+            (
+                Challenge::Bearer { realm, service, scope },
+                Some(Auth::Basic { .. } | Auth::IdentityToken(_)),
+            ) => {
+                let token = self.token(realm, service.as_deref(), scope.as_deref(), true).await?;
+                (secret(&format!("Bearer {}", token.text)), token.lasting)
+            }
+            _ => (self.answer(&challenge).await?, None),
+        };
+        let answer = self.follow(url, &HeaderMap::new(), value.as_ref()).await?;
+        self.success(answer).await.map(|_| lasting)
+    }
+
     /// A request below the repository, with whatever login it takes. Only success comes back.
     async fn get(&self, what: &str, headers: &HeaderMap) -> Result<Response, RegistryError> {
         let text = format!("{}v2/{}/{what}", self.base, self.path);
@@ -365,25 +411,29 @@ impl Session<'_> {
             (Challenge::Basic, Some(Auth::Basic { username, password })) => Ok(basic(username, password)),
             (Challenge::Basic, _) => Ok(None),
             (Challenge::Bearer { realm, service, scope }, _) => {
-                let token = self.token(realm, service.as_deref(), scope.as_deref()).await?;
-                Ok(secret(&format!("Bearer {token}")))
+                let own = format!("repository:{}:pull", self.path);
+                let scope = scope.as_deref().unwrap_or(&own);
+                let token = self.token(realm, service.as_deref(), Some(scope), false).await?;
+                Ok(secret(&format!("Bearer {}", token.text)))
             }
         }
     }
 
-    /// A token from the registry's token server.
+    /// A token from the registry's token server; with `lasting` one to keep in a login's place as well.
     async fn token(
         &self,
         realm: &str,
         service: Option<&str>,
         scope: Option<&str>,
-    ) -> Result<String, RegistryError> {
+        lasting: bool,
+    ) -> Result<Token, RegistryError> {
         #[derive(Deserialize)]
-        struct Token {
+        struct Body {
             #[serde(default)]
             token: String,
             #[serde(default)]
             access_token: String,
+            refresh_token: Option<String>,
         }
         let fail = |problem: &str| RegistryError::Protocol { url: shown(realm), problem: problem.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| fail("the token server's address is none"))?;
@@ -393,16 +443,15 @@ impl Session<'_> {
         if url.scheme() != "https" && !(url.scheme() == "http" && plain_is_fine) {
             return Err(fail("the token server is not reached by https"));
         }
-        let own_scope = format!("repository:{}:pull", self.path);
-        let scope = scope.unwrap_or(&own_scope);
         let http =
             self.client.http(&host, !is_insecure(&host, &self.client.config.insecure) && !self.insecure)?;
-        let mut fields = vec![("scope", scope)];
+        let mut fields = Vec::new();
+        fields.extend(scope.map(|scope| ("scope", scope)));
         fields.extend(service.map(|service| ("service", service)));
         let request = if let Some(Auth::IdentityToken(token)) = &self.auth {
             fields.extend([
                 ("grant_type", "refresh_token"),
-                ("client_id", "hyper"),
+                ("client_id", CLIENT_ID),
                 ("refresh_token", token),
             ]);
             let mut form = Url::parse("form:").expect("a constant URL");
@@ -412,6 +461,9 @@ impl Session<'_> {
         } else {
             if let Some(Auth::Basic { username, .. }) = &self.auth {
                 fields.push(("account", username));
+            }
+            if lasting {
+                fields.extend([("offline_token", "true"), ("client_id", CLIENT_ID)]);
             }
             url.query_pairs_mut().extend_pairs(&fields);
             let request = http.get(url.clone());
@@ -426,10 +478,13 @@ impl Session<'_> {
         let answer = self.client.send(request, url.as_str()).await?;
         let answer = self.success(answer).await?;
         let body = self.client.body(answer, MAX_ANSWER).await?;
-        let token: Token =
+        let body: Body =
             serde_json::from_slice(&body).map_err(|_| fail("the token server sends no token"))?;
-        let text = if token.token.is_empty() { token.access_token } else { token.token };
-        if text.is_empty() { Err(fail("the token server sends no token")) } else { Ok(text) }
+        let text = if body.token.is_empty() { body.access_token } else { body.token };
+        match text.as_str() {
+            "" => Err(fail("the token server sends no token")),
+            _ => Ok(Token { text, lasting: body.refresh_token.filter(|token| !token.is_empty()) }),
+        }
     }
 }
 

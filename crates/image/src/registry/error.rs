@@ -67,22 +67,6 @@ pub enum RegistryError {
         /// How far it came.
         problem: String,
     },
-    /// A credential helper fails.
-    #[error("credential helper docker-credential-{helper} fails: {problem}")]
-    Helper {
-        /// Its suffix.
-        helper: String,
-        /// Its words.
-        problem: String,
-    },
-    /// Docker's client configuration cannot be read.
-    #[error("docker configuration {path} cannot be used: {problem}")]
-    DockerConfig {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        problem: String,
-    },
     /// The trust anchors for this registry cannot be used.
     #[error("TLS for this registry cannot be set up")]
     Tls(#[from] super::tls::TlsError),

@@ -15,9 +15,8 @@ pub struct RegistryConfig {
     /// Registries that may be spoken to in plain HTTP or with a certificate nobody vouches for:
     /// `host`, `host:port` or a CIDR of addresses. Loopback is always among them.
     pub insecure: Vec<String>,
-    /// Docker's client configuration, read for credentials when a pull brings none.
-    pub docker_config: Option<PathBuf>,
-    /// Directory with `HOST[:PORT]/*.crt` of additional roots, as docker has it.
+    /// Directory with `HOST[:PORT]/*.crt` of additional roots, and `*.cert` with `*.key` to show the
+    /// registry, as docker has it.
     pub certs_dir: PathBuf,
     /// Layers fetched at the same time, over all pulls. Docker's default is 3.
     pub parallel_layers: usize,
@@ -34,7 +33,6 @@ impl Default for RegistryConfig {
         Self {
             mirrors: BTreeMap::new(),
             insecure: Vec::new(),
-            docker_config: None,
             certs_dir: PathBuf::from("/etc/docker/certs.d"),
             parallel_layers: 3,
             stall_timeout: Duration::from_secs(30),

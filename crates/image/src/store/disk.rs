@@ -2,11 +2,13 @@
 //!
 //! `lock` (held while a process owns the store), `tmp/` (swept when it opens), and for each layer
 //! `layers/sha256/KEY.erofs` with `KEY.tarmap` beside it. A layer is there when its row in the database is.
+//! `ingest/sha256/` has what came of layers that are not there yet.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -33,7 +35,7 @@ impl Disk {
     /// # Errors
     /// Another process has it, or a file operation fails.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
-        for directory in [root.join("tmp"), root.join("layers/sha256")] {
+        for directory in [root.join("tmp"), root.join("layers/sha256"), root.join("ingest/sha256")] {
             std::fs::create_dir_all(&directory)
                 .map_err(|error| StoreError::file("create", &directory, error))?;
         }
@@ -76,6 +78,17 @@ impl Disk {
     /// A layer's disk.
     pub fn layer(&self, key: &Digest) -> PathBuf {
         self.root.join(format!("layers/sha256/{}.erofs", key.hex()))
+    }
+
+    /// How long ago a layer's disk was made; none if it is not there.
+    pub fn layer_age(&self, key: &Digest) -> Option<Duration> {
+        let made = std::fs::metadata(self.layer(key)).and_then(|metadata| metadata.modified()).ok()?;
+        Some(distance(made))
+    }
+
+    /// Where unfinished downloads are.
+    pub fn ingests(&self) -> PathBuf {
+        self.root.join("ingest/sha256")
     }
 
     /// What gives a layer's tar back.
@@ -147,8 +160,13 @@ impl Drop for Temporary {
     }
 }
 
+/// How far a time is from now. A clock that was wrong makes things old as well.
+pub(super) fn distance(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or_else(|ahead| ahead.duration())
+}
+
 /// The files of a directory.
-fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let fail = |error| StoreError::file("read", directory, error);
     let entries = std::fs::read_dir(directory).map_err(fail)?;
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(fail)).collect()

@@ -53,9 +53,6 @@ pub enum OpenError {
         /// Ours.
         known: i64,
     },
-    /// Trust anchors for TLS could not be read.
-    #[error("cannot set up TLS")]
-    Tls(#[source] crate::registry::TlsError),
     /// Files or database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -246,6 +243,26 @@ pub enum PullError {
     Store(#[from] StoreError),
 }
 
+/// A registry does not take a login, or could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// This names no registry.
+    #[error("invalid registry {0:?}: it must be HOST[:PORT]")]
+    Server(String),
+    /// The registry's refusal.
+    #[error("unauthorized: {0}")]
+    Unauthorized(String),
+    /// The registry could not be reached.
+    #[error("registry {registry} cannot be used")]
+    Registry {
+        /// Host and port.
+        registry: String,
+        /// Why.
+        #[source]
+        source: crate::registry::RegistryError,
+    },
+}
+
 /// Importing a root filesystem failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -376,6 +393,17 @@ impl PullError {
             Self::Layer { source, .. } => source.kind(),
             Self::Verification { .. } | Self::Registry { .. } => ErrorKind::Unavailable,
             Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+impl LoginError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Server(_) => ErrorKind::InvalidInput,
+            Self::Unauthorized(_) => ErrorKind::Unauthorized,
+            Self::Registry { .. } => ErrorKind::Unavailable,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::auth::{Auth, DockerConfig};
+use crate::auth::Auth;
 use crate::digest::ImageId;
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -16,12 +16,13 @@ use crate::registry::{Client, RegistryConfig};
 use super::database;
 use super::disk::Disk;
 use super::error::{
-    ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, StoreError, TagError,
+    ImportError, LoadError, LoginError, LookupError, OpenError, PullError, RemoveError, SaveError,
+    StoreError, TagError,
 };
 use super::image::{HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, PullOutcome, Removed};
 use super::layers::Shelf;
 use super::pull::Pull;
-use super::{import, load, names, save};
+use super::{import, load, login, names, save};
 
 /// The images on this host. A clone is another handle of the same store.
 #[derive(Clone)]
@@ -50,8 +51,8 @@ impl Store {
     }
 
     /// Fetches an image. `platform` chooses from an index (none: this host's), `auth` is shown to
-    /// the registry (none: what docker's configuration has). Dropping the future ends the pull
-    /// and leaves nothing unfinished behind. Needs a tokio runtime with time and I/O.
+    /// the registry. Dropping the future ends the pull;
+    /// what came of its layers stays for the next pull for a day. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
     /// See [`PullError`].
@@ -63,21 +64,6 @@ impl Store {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<PullOutcome, PullError> {
         let client = &self.shared.client;
-        let auth = match (auth, &client.config().docker_config) {
-            (Some(auth), _) => Some(auth),
-            (None, Some(path)) => {
-                let found = DockerConfig::load(path).await;
-                let found = match found {
-                    Ok(config) => config.credentials(reference).await,
-                    Err(error) => Err(error),
-                };
-                found.map_err(|source| PullError::Registry {
-                    registry: reference.domain().to_owned(),
-                    source,
-                })?
-            }
-            (None, None) => None,
-        };
         let pull = Pull {
             shelf: &self.shared.shelf,
             client,
@@ -88,6 +74,15 @@ impl Store {
             progress: &progress,
         };
         pull.run(auth).await
+    }
+
+    /// Asks a registry (`host[:port]`, a URL, or nothing for docker.io) whether it takes a login. Gives
+    /// the token that clients may keep in its place, if the registry has such.
+    ///
+    /// # Errors
+    /// See [`LoginError`].
+    pub async fn login(&self, server: &str, auth: Auth) -> Result<Option<String>, LoginError> {
+        login::login(&self.shared.client, server, auth).await
     }
 
     /// Makes an image of one layer from a root filesystem's tar, plain, gzip or zstd. Blocks.
@@ -176,14 +171,15 @@ impl Store {
         names::history(&self.shared.shelf, name)
     }
 
-    /// Removes layers that no image has and no pull is working on: what failed pulls left for
-    /// another attempt. Returns how many went.
+    /// Removes layers and parts of layers that no image has and no pull is working on: what failed
+    /// pulls left for another attempt. Returns how many went.
     ///
     /// # Errors
     /// Files or database.
     pub fn collect_garbage(&self) -> Result<usize, StoreError> {
         let shelf = &self.shared.shelf;
+        let parts = shelf.ingests().collect()?;
         let mut state = shelf.state();
-        Ok(shelf.collect(&mut state)?.len())
+        Ok(parts + shelf.collect(&mut state)?.len())
     }
 }

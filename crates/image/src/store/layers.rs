@@ -14,10 +14,12 @@ use crate::layer::{Converted, LayerError, Limits, Lower, Source, convert};
 use super::database::{self, LayerRow};
 use super::disk::{Disk, Temporary};
 use super::error::{OpenError, StoreError};
+use super::ingest::{self, Ingests};
 
 /// Directory, database, and what is under way.
 pub struct Shelf {
     disk: Disk,
+    ingests: Ingests,
     state: Mutex<State>,
     /// One lock per layer that somebody makes.
     making: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
@@ -76,24 +78,34 @@ fn borrowed_key(chain_id: &Digest) -> Digest {
 }
 
 impl Shelf {
-    /// Takes directory and database over and removes what nothing refers to.
+    /// Takes directory and database over and removes what nothing refers to. The finished layers of a
+    /// pull that died stay for the next one, as long as the bytes of its unfinished ones do.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(disk: Disk, connection: Connection) -> Result<Self, OpenError> {
         for key in database::unused_layers(&connection).map_err(StoreError::Database)? {
+            if disk.layer_age(&key).is_some_and(|age| age <= ingest::MAX_AGE) {
+                continue;
+            }
             database::remove_layer(&connection, &key).map_err(StoreError::Database)?;
         }
         let known = database::layers(&connection).map_err(StoreError::Database)?;
         let known: std::collections::HashSet<Digest> = known.into_iter().collect();
         disk.sweep_layers(|key| known.contains(key))?;
         let state = Mutex::new(State { connection, held: HashMap::new() });
-        Ok(Self { disk, state, making: Mutex::default() })
+        let ingests = Ingests::open(disk.ingests())?;
+        Ok(Self { disk, ingests, state, making: Mutex::default() })
     }
 
     /// The directory.
     pub fn disk(&self) -> &Disk {
         &self.disk
+    }
+
+    /// What came of layers that are not there yet.
+    pub fn ingests(&self) -> &Ingests {
+        &self.ingests
     }
 
     /// The database, for a short while.

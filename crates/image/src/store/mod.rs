@@ -7,15 +7,18 @@ mod error;
 mod handle;
 mod image;
 mod import;
+mod ingest;
 mod layers;
 mod load;
+mod login;
 mod names;
 mod pull;
 mod save;
 mod time;
 
 pub use error::{
-    ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, SaveError, StoreError, TagError,
+    ImportError, LoadError, LoginError, LookupError, OpenError, PullError, RemoveError, SaveError,
+    StoreError, TagError,
 };
 pub use handle::Store;
 pub use image::{

@@ -23,11 +23,15 @@ use crate::registry::{
 use super::database::{self, LayerRow, NewImage};
 use super::error::{PullError, StoreError};
 use super::image::PullOutcome;
+use super::ingest::{Ingest, Resumed};
 use super::layers::{Hold, Made, Shelf, ShelfError, chain_ids};
 use super::time::now;
 
 /// Download progress is told at most so often per layer.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// HTTP's answer to a range that a blob does not have.
+const RANGE_NOT_SATISFIABLE: u16 = 416;
 
 /// What a pull is told and uses.
 pub struct Pull<'a> {
@@ -62,12 +66,58 @@ struct Job<'a> {
     chain_id: Digest,
 }
 
+/// A layer whose tar is read and is what it should be.
+struct Arrived {
+    made: Made,
+    /// Its compressed bytes, until it is on the shelf.
+    ingest: Ingest,
+}
+
 /// How far a layer came by itself.
 enum Got {
     /// On the shelf.
     Kept(LayerRow, Hold),
     /// It needs the layers below to be finished.
-    Made(Box<Made>),
+    Arrived(Box<Arrived>),
+}
+
+/// What a failure says about the bytes that were kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// Nothing: they are good for another attempt.
+    Connection,
+    /// They may be wrong, or what followed was.
+    Content,
+    /// They take room that the layer needs.
+    Room,
+    /// They are of no use, but not the cause.
+    Elsewhere,
+}
+
+/// Why a layer was not fetched.
+struct Failure {
+    error: PullError,
+    /// Another attempt that makes sense.
+    again: Option<Again>,
+}
+
+/// Another attempt, from a layer's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// With the kept bytes the layer is not what it should be.
+    KeptNoUse,
+    /// Keeping its bytes takes the room of its disk.
+    NoRoom,
+}
+
+impl Again {
+    /// What users are told.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::KeptNoUse => "what an earlier pull kept is of no use",
+            Self::NoRoom => "the disk has no room to keep what comes",
+        }
+    }
 }
 
 impl Pull<'_> {
@@ -76,6 +126,7 @@ impl Pull<'_> {
     /// # Errors
     /// See [`PullError`].
     pub async fn run(&self, auth: Option<Auth>) -> Result<PullOutcome, PullError> {
+        self.shelf.ingests().sweep_stale();
         let (session, found) = self.find(auth).await?;
         let id = ImageId::new(found.parsed.config.digest);
         self.tell(Progress::PullingFrom { repository: self.shown_repository(), tag: self.shown_tag() });
@@ -224,9 +275,9 @@ impl Pull<'_> {
         for (job, got) in jobs.iter().zip(got) {
             let layer = match got.expect("every job has ended") {
                 Got::Kept(row, hold) => (row, hold),
-                Got::Made(made) => {
+                Got::Arrived(arrived) => {
                     let below = kept.iter().map(|(row, _)| row.key).collect();
-                    self.keep(*made, job, below).await?
+                    self.keep(*arrived, job, below).await?
                 }
             };
             kept.push(layer);
@@ -236,9 +287,8 @@ impl Pull<'_> {
 
     /// Gets one layer: from the shelf, from another pull, or from the registry.
     async fn layer(&self, session: &Session<'_>, job: &Job<'_>) -> Result<Got, PullError> {
-        if let Some((row, hold)) = self.shelf.find(&job.diff_id, &job.chain_id)? {
-            self.step(job, LayerStep::AlreadyExists);
-            return Ok(Got::Kept(row, hold));
+        if let Some(kept) = self.find_layer(job)? {
+            return Ok(kept);
         }
         self.step(job, LayerStep::PullingFsLayer);
         let lock = self.shelf.making(job.diff_id);
@@ -249,9 +299,8 @@ impl Pull<'_> {
                 lock.lock().await
             }
         };
-        if let Some((row, hold)) = self.shelf.find(&job.diff_id, &job.chain_id)? {
-            self.step(job, LayerStep::AlreadyExists);
-            return Ok(Got::Kept(row, hold));
+        if let Some(kept) = self.find_layer(job)? {
+            return Ok(kept);
         }
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
@@ -260,28 +309,65 @@ impl Pull<'_> {
                 self.slots.acquire().await.expect("the semaphore is never closed")
             }
         };
-        let made = self.fetch(session, job).await?;
+        let arrived = self.fetch(session, job).await?;
         drop(slot);
-        if made.needs_lower() {
-            return Ok(Got::Made(Box::new(made)));
+        if arrived.made.needs_lower() {
+            return Ok(Got::Arrived(Box::new(arrived)));
         }
-        let (row, hold) = self.keep(made, job, Vec::new()).await?;
+        let (row, hold) = self.keep(arrived, job, Vec::new()).await?;
         Ok(Got::Kept(row, hold))
     }
 
-    /// Downloads a layer and makes its disk meanwhile.
-    async fn fetch(&self, session: &Session<'_>, job: &Job<'_>) -> Result<Made, PullError> {
-        let (digest, size) = (job.descriptor.digest, job.descriptor.size);
-        let (pieces, mut stream) = BlobStream::channel();
+    /// The layer, if it is on the shelf. Then nobody needs its bytes: a pull may have died just before it
+    /// removed them.
+    fn find_layer(&self, job: &Job<'_>) -> Result<Option<Got>, PullError> {
+        let Some((row, hold)) = self.shelf.find(&job.diff_id, &job.chain_id)? else { return Ok(None) };
+        self.shelf.ingests().forget(&job.descriptor.digest);
+        self.step(job, LayerStep::AlreadyExists);
+        Ok(Some(Got::Kept(row, hold)))
+    }
+
+    /// Fetches a layer, going on where an earlier pull ended. Once, if that may help, from the beginning.
+    async fn fetch(&self, session: &Session<'_>, job: &Job<'_>) -> Result<Arrived, PullError> {
+        let Descriptor { digest, size, .. } = job.descriptor;
+        let ingest = self.shelf.ingests().take(digest, *size).await;
+        let Failure { error, again } = match self.attempt(session, job, ingest).await {
+            Ok(arrived) => return Ok(arrived),
+            Err(failure) => failure,
+        };
+        let Some(again) = again else { return Err(error) };
+        let reason = again.reason();
+        log_start_over(digest, &error, reason);
+        self.step(job, LayerStep::StartingOver { reason });
+        let ingest = match again {
+            Again::KeptNoUse => self.shelf.ingests().take(digest, *size).await,
+            Again::NoRoom => Ingest::none(),
+        };
+        self.attempt(session, job, ingest).await.map_err(|failure| failure.error)
+    }
+
+    /// Downloads what is not kept of a layer and makes its disk meanwhile.
+    async fn attempt(
+        &self,
+        session: &Session<'_>,
+        job: &Job<'_>,
+        ingest: Ingest,
+    ) -> Result<Arrived, Failure> {
+        let size = job.descriptor.size;
+        let from = ingest.start();
+        let (pieces, stream) = BlobStream::channel();
+        let mut source = Resumed::new(ingest, stream);
         let (shelf, limits) = (Arc::clone(self.shelf), self.limits);
-        let making = tokio::task::spawn_blocking(move || -> Result<(Made, Digest, u64), ShelfError> {
-            let made = shelf.make(&mut stream, limits)?;
-            let (digest, length) = stream.finish().map_err(LayerError::Source)?;
-            Ok((made, digest, length))
+        let making = tokio::task::spawn_blocking(move || {
+            let made = shelf.make(&mut source, limits).and_then(|made| {
+                let (digest, length) = source.finish().map_err(LayerError::Source)?;
+                Ok((made, digest, length))
+            });
+            (made, source.into_ingest())
         });
         let told = std::sync::Mutex::new(Instant::now() - TELL_EVERY);
         let downloaded = session
-            .download(digest, size, &pieces, &|event| match event {
+            .download(job.descriptor.digest, size, from, &pieces, &|event| match event {
                 DownloadEvent::Bytes(current) => {
                     let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if current == size || told.elapsed() >= TELL_EVERY {
@@ -298,20 +384,68 @@ impl Pull<'_> {
         if downloaded.is_ok() {
             self.step(job, LayerStep::VerifyingChecksum);
         }
-        let made = making.await.map_err(StoreError::Task)?;
+        let (made, mut ingest) = match making.await {
+            Ok(ended) => ended,
+            Err(error) => return Err(Failure { error: StoreError::Task(error).into(), again: None }),
+        };
+        let (error, blame) = match self.judge(session, job, downloaded, made) {
+            Ok(made) => return Ok(Arrived { made, ingest }),
+            Err(failed) => failed,
+        };
+        let again = match blame {
+            Blame::Content => (from > 0).then_some(Again::KeptNoUse),
+            Blame::Room => {
+                // What other pulls left is in the way as well.
+                let others = self.shelf.ingests().collect().unwrap_or_default();
+                (others > 0 || ingest.takes_room()).then_some(Again::NoRoom)
+            }
+            Blame::Connection | Blame::Elsewhere => None,
+        };
+        if blame != Blame::Connection {
+            ingest.discard();
+        }
+        Err(Failure { error: *error, again })
+    }
+
+    /// Whether a download and what was made of it are what the manifest says.
+    fn judge(
+        &self,
+        session: &Session<'_>,
+        job: &Job<'_>,
+        downloaded: Result<(), RegistryError>,
+        made: Result<(Made, Digest, u64), ShelfError>,
+    ) -> Result<Made, (Box<PullError>, Blame)> {
+        let Descriptor { digest, size, .. } = job.descriptor;
         match downloaded {
             Ok(()) | Err(RegistryError::Abandoned) => {}
-            Err(error) => return Err(self.failed(&session.registry(), error)),
+            Err(error) => {
+                let unlike = matches!(error, RegistryError::Content { .. })
+                    || error.refusal().is_some_and(|refusal| refusal.status == RANGE_NOT_SATISFIABLE);
+                let blame = if unlike { Blame::Content } else { Blame::Connection };
+                return Err((self.failed(&session.registry(), error).into(), blame));
+            }
         }
-        let (made, found, length) = made.map_err(|error| self.shelf_failed(job, error))?;
-        if found != digest || length != size {
+        let (made, found, length) = made.map_err(|error| {
+            let blame = match &error {
+                ShelfError::Layer(LayerError::NoSpace) | ShelfError::Store(StoreError::NoSpace { .. }) => {
+                    Blame::Room
+                }
+                ShelfError::Layer(LayerError::Write(_) | LayerError::Lower(_)) | ShelfError::Store(_) => {
+                    Blame::Elsewhere
+                }
+                ShelfError::Layer(_) => Blame::Content,
+            };
+            (self.shelf_failed(job, error).into(), blame)
+        })?;
+        if found != *digest || length != *size {
             let problem = format!("expected {size} bytes with digest {digest}, got {length} with {found}");
-            return Err(PullError::Verification { what: format!("layer {digest}"), problem });
+            let error = PullError::Verification { what: format!("layer {digest}"), problem };
+            return Err((error.into(), Blame::Content));
         }
         self.step(job, LayerStep::DownloadComplete);
         if made.diff_id != job.diff_id {
             let source = LayerError::DiffId { expected: job.diff_id, found: made.diff_id };
-            return Err(PullError::Layer { digest, source });
+            return Err((PullError::Layer { digest: *digest, source }.into(), Blame::Elsewhere));
         }
         Ok(made)
     }
@@ -319,14 +453,20 @@ impl Pull<'_> {
     /// Finishes a layer over those below.
     async fn keep(
         &self,
-        made: Made,
+        arrived: Arrived,
         job: &Job<'_>,
         below: Vec<Digest>,
     ) -> Result<(LayerRow, Hold), PullError> {
         let total = job.descriptor.size;
         self.step(job, LayerStep::Extracting { current: total, total });
         let (shelf, chain_id) = (Arc::clone(self.shelf), job.chain_id);
-        let kept = tokio::task::spawn_blocking(move || shelf.keep(made, &chain_id, &below)).await;
+        let kept = tokio::task::spawn_blocking(move || {
+            let Arrived { made, mut ingest } = arrived;
+            let kept = shelf.keep(made, &chain_id, &below);
+            ingest.discard();
+            kept
+        });
+        let kept = kept.await;
         let kept = kept.map_err(StoreError::Task)?.map_err(|error| self.shelf_failed(job, error))?;
         self.step(job, LayerStep::PullComplete);
         Ok(kept)
@@ -443,4 +583,10 @@ impl Pull<'_> {
         }
         PullError::Registry { registry: registry.to_owned(), source: error }
     }
+}
+
+/// Logs why what came of a layer is given up, with all causes.
+fn log_start_over(digest: &Digest, error: &PullError, reason: &str) {
+    let cause: &dyn std::error::Error = error;
+    tracing::warn!(%digest, cause, reason, "a layer is fetched from its beginning");
 }

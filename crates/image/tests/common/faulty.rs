@@ -13,6 +13,7 @@ use hyper_image::Digest;
 pub struct Request {
     pub path: String,
     pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
     /// How many requests for this path came before.
     pub nth: usize,
 }
@@ -106,6 +107,11 @@ fn serve(stream: &TcpStream, handler: &Handler, seen: &Mutex<Vec<Request>>) {
                 }
                 None => break,
             }
+        }
+        let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        request.body = vec![0; length];
+        if reader.read_exact(&mut request.body).is_err() {
+            return;
         }
         request.nth = {
             let mut seen = seen.lock().unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod faulty;
+pub mod namespace;
 pub mod tar;
 pub mod tree;
 
@@ -10,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hyper_image::{RegistryConfig, Store};
+use hyper_image::{OpenError, RegistryConfig, Store};
+
+use self::tar::Tar;
 
 /// A store in a directory of its own.
 pub struct TestStore {
@@ -39,6 +42,43 @@ impl TestStore {
         }
         files.sort();
         files
+    }
+
+    /// What is kept of unfinished layers: their digests and how many bytes came.
+    pub fn ingests(&self) -> Vec<(String, u64)> {
+        let entries = std::fs::read_dir(self.ingest_directory()).unwrap();
+        let file = |entry: std::fs::DirEntry| {
+            (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())
+        };
+        entries.map(|entry| file(entry.unwrap())).collect()
+    }
+
+    pub fn ingest_directory(&self) -> PathBuf {
+        self.directory.path().join("images/ingest/sha256")
+    }
+
+    /// Waits until pulls that were dropped have let go of their files.
+    pub async fn settles(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.files().is_empty() {
+            assert!(Instant::now() < deadline, "{:?}", self.files());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The store as another process finds it.
+    pub fn reopened(self) -> Self {
+        let Self { directory, store } = self;
+        drop(store);
+        let path = directory.path();
+        let open = || Store::open(&path.join("images"), &path.join("hyper.db"), RegistryConfig::default());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // A dropped pull holds the store a little longer.
+        while matches!(open(), Err(OpenError::Locked(_))) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let store = open().unwrap();
+        Self { directory, store }
     }
 
     pub fn temporaries(&self) -> usize {
@@ -117,9 +157,31 @@ pub fn layout(directory: &Path, layers: &[&Path]) -> String {
     image
 }
 
+/// Two layers, the second over the first.
+pub fn small_image(directory: &Path) -> String {
+    let bottom =
+        Tar::default().directory("etc").file("etc/hosts", b"localhost").file("big", &vec![7; 300_000]);
+    let top = Tar::default().directory("etc").file("etc/.wh.hosts", b"").file("etc/new", b"new");
+    let paths = [directory.join("0.tar"), directory.join("1.tar")];
+    std::fs::write(&paths[0], bottom.bytes()).unwrap();
+    std::fs::write(&paths[1], top.bytes()).unwrap();
+    layout(directory, &[&paths[0], &paths[1]])
+}
+
+/// Configuration of a registry that wants the login `user` with the password `secret`; its file goes
+/// into `directory`.
+pub fn login_wanted(directory: &Path) -> String {
+    let passwords = directory.join("htpasswd");
+    // bcrypt of "secret"
+    std::fs::write(&passwords, "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n")
+        .unwrap();
+    format!("auth: {{htpasswd: {{realm: x, path: {}}}}}\n", passwords.display())
+}
+
 /// Docker's registry on a port of its own.
 pub struct Registry {
     child: Child,
+    address: &'static str,
     pub port: u16,
     _directory: tempfile::TempDir,
 }
@@ -131,11 +193,16 @@ impl Registry {
 
     /// With more configuration.
     pub fn start_with(more: &str) -> Self {
+        Self::start_at("127.0.0.1", "", more)
+    }
+
+    /// At another address, with more configuration of HTTP and of the rest.
+    pub fn start_at(address: &'static str, http: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\n{more}",
+             http: {{addr: '{address}:{port}'{http}}}\n{more}",
             directory.path().join("data").display()
         );
         let path = directory.path().join("config.yml");
@@ -149,16 +216,16 @@ impl Registry {
             .spawn()
             .unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while std::net::TcpStream::connect((address, port)).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { child, port, _directory: directory }
+        Self { child, address, port, _directory: directory }
     }
 
     /// Copies an image into it.
     pub fn push(&self, from: &str, name: &str, more: &[&str]) {
-        let to = format!("docker://127.0.0.1:{}/{name}", self.port);
+        let to = format!("docker://{}", self.name(name));
         let mut arguments = vec!["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"];
         arguments.extend(more);
         arguments.extend([from, &to]);
@@ -167,7 +234,12 @@ impl Registry {
 
     /// A name in it.
     pub fn name(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
+        format!("{}/{name}", self.host())
+    }
+
+    /// Address and port.
+    pub fn host(&self) -> String {
+        format!("{}:{}", self.address, self.port)
     }
 }
 

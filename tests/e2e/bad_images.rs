@@ -111,9 +111,8 @@ fn a_login_is_checked_kept_and_forgotten(s: &Session) {
     let host = format!("localhost:{port}");
     let reference = format!("{host}/busybox:latest");
     let command = |words: &[&str]| s.cmd(words).env("HOME", work.path());
-    let login = |password: &str| {
-        command(&["login", "-u", LOGIN.0, "--password-stdin", &host]).stdin(password).run()
-    };
+    let login =
+        |password: &str| command(&["login", "-u", LOGIN.0, "--password-stdin", &host]).stdin(password).run();
     login("wrong").exits(1).complains(&["unauthorized"]);
     command(&["pull", &reference]).run().exits(1);
     assert!(login(LOGIN.1).ok().out().contains("Login Succeeded"));

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_protocol::agent::{Process, Stats};
-use hyper_protocol::shim::{
-    Identity, Phase, PodReply, PodRequest, PodState, Position, Session, files,
-};
+use hyper_protocol::shim::{Identity, Phase, PodReply, PodRequest, PodState, Position, Session, files};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 

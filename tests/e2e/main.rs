@@ -21,6 +21,7 @@ mod run;
 mod servers;
 mod session;
 mod survival;
+mod templates;
 mod terminal;
 mod trees;
 
@@ -47,6 +48,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("servers", servers::cases()),
         ("crash", crash::cases()),
         ("survival", survival::cases()),
+        ("templates", templates::cases()),
         ("harness", harness::cases()),
     ]
 }

@@ -222,6 +222,10 @@ impl Instance {
             .env("HYPER_ROOT", self.root())
             .env("HYPER_RUN", self.run_directory())
             .env("HYPER_HOST", self.host())
+            // What one engine has made serves all, also in the next run.
+            .env("HYPER_TEMPLATES", crate::images::cache().join("templates"))
+            // A VM kept ready would count as left behind, and take the time of the others.
+            .env("HYPER_POOL", "0")
             .env("HOME", self.directory.path().join("home"))
             .env_remove("DOCKER_HOST")
             .env_remove("DOCKER_CONFIG")

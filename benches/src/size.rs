@@ -15,12 +15,34 @@ pub fn measure(instance: &Instance, table: &mut Table) {
         processes.iter().find(|process| process.command.contains("containerd-shim")).expect("a shim runs");
     let pss = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.pid)).unwrap(), "Pss:");
     table.bytes("shim, PSS", pss, 8 << 20);
+    let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
+    let vmm = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", qemu.pid)).unwrap(), "Pss:");
+    println!("| of one idle pod: QEMU, PSS | {:.1} MiB | | | |", vmm as f64 / f64::from(1 << 20));
+    table.bytes("each further idle pod, PSS of its processes", further(instance), 45 << 20);
     let guest = instance.binaries().directory().join("guest");
     let initramfs = fs::metadata(guest.join("initramfs.cpio")).unwrap().len();
     table.bytes("initramfs", initramfs, 4 << 20);
     let kernel = fs::metadata(guest.join("vmlinux")).unwrap().len();
     table.bytes("guest kernel", kernel, 32 << 20);
     instance.hyper(&["rm", "-f", &name]).run().ok();
+}
+
+/// What all processes of pods take more when there is one more.
+fn further(instance: &Instance) -> u64 {
+    let total = || -> u64 {
+        let pss = |pid: i32| {
+            fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).map(|text| field(&text, "Pss:"))
+        };
+        instance.pod_processes().iter().filter_map(|process| pss(process.pid).ok()).sum()
+    };
+    let names = [0, 1].map(|_| instance.name("further"));
+    let totals = names.each_ref().map(|name| {
+        instance.hyper(&["run", "-d", "--name", name, "busybox:latest", "sleep", "600"]).run().ok();
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        total()
+    });
+    instance.hyper(&["rm", "-f", &names[0], &names[1]]).run().ok();
+    totals[1] - totals[0]
 }
 
 /// The value of a `Name: N kB` line, in bytes.

@@ -1,15 +1,16 @@
-//! A cold start against the same QEMU booted by hand.
+//! Starts: kept ready and cloned against podman, booted against the same QEMU booted by hand.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use hyper_e2e::Instance;
+use hyper_e2e::command::wait_until_within;
+use hyper_e2e::{Instance, Options};
 use hyper_protocol::hello::{self, Hello, Role};
 
 use crate::table::Table;
@@ -20,28 +21,93 @@ const RUNS: usize = 20;
 /// How long one boot may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Measures `hyper run --rm busybox true` with the image local and the daemon up.
+/// Measures `hyper run --rm busybox true`, the image local and the daemon up: with a VM that boots, with one that is
+/// cloned from a template, and with one that was kept ready.
 pub fn measure(instance: &Instance, table: &mut Table) {
     let command_line = command_line_of_a_pod(instance);
-    let (mut ours, mut by_hand) = (Vec::new(), Vec::new());
-    for run in 0..=RUNS {
-        let start = Instant::now();
-        instance.hyper(&["run", "--rm", "busybox:latest", "true"]).run().exits(0);
-        let took = start.elapsed();
-        let peer = boot(&command_line, instance.directory());
-        // The first run of each warms the caches.
-        if run > 0 {
-            ours.push(took);
-            by_hand.push(peer);
+    instance.hyper(&["template", "create"]).run().ok();
+    let env = [("HYPER_POOL", "2"), ("HYPER_TEMPLATES", "")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let pooled = Instance::start(Options { images: vec!["busybox:latest"], env, ..Options::default() });
+    run(&pooled, &[]);
+    let podman = Podman::new(instance);
+    let mut samples: [Vec<Duration>; 5] = Default::default();
+    for round in 0..=RUNS {
+        wait_until_within("VMs are ready", LIMIT, || {
+            pooled.hyper(&["info"]).run().ok().out().contains("Ready: 2")
+        });
+        let took = [
+            run(&pooled, &[]),
+            podman.run(instance),
+            run(instance, &[]),
+            run(instance, &["--template", "never"]),
+            boot(&command_line, instance.directory()),
+        ];
+        // The first round warms the caches.
+        if round > 0 {
+            samples.iter_mut().zip(took).for_each(|(samples, took)| samples.push(took));
         }
     }
-    table.times("cold `hyper run --rm IMAGE true`", &ours, ("QEMU by hand to its init", &by_hand), 1.5);
+    podman.remove(instance);
+    assert_eq!(pooled.finish(), Vec::<String>::new());
+    let [ready, podman, cloned, booted, by_hand] = &samples;
+    let words = "`hyper run --rm IMAGE true`";
+    table.times(&format!("{words}, a VM kept ready"), ready, ("podman, bridge", podman), 0.6);
+    table.times(&format!("{words}, cloned"), cloned, ("podman, bridge", podman), 1.0);
+    table.times(&format!("{words}, booted"), booted, ("QEMU by hand to its init", by_hand), 1.5);
+}
+
+fn run(instance: &Instance, flags: &[&str]) -> Duration {
+    let words = [&["run", "--rm"], flags, &["busybox:latest", "true"]].concat();
+    let start = Instant::now();
+    instance.hyper(&words).run().exits(0);
+    start.elapsed()
+}
+
+/// podman with the same image, a runtime that works in a container, and its default network.
+struct Podman {
+    storage: String,
+    directory: PathBuf,
+}
+
+impl Podman {
+    fn new(instance: &Instance) -> Self {
+        let directory = instance.directory().join("podman");
+        let storage = format!(
+            "podman --root {0}/root --runroot {0}/run --storage-driver overlay --runtime runc --cgroup-manager cgroupfs",
+            directory.display()
+        );
+        let podman = Self { storage, directory };
+        let pull = format!("{} pull -q --tls-verify=false localhost:5000/busybox:latest", podman.storage);
+        instance.sh(&pull).timeout(Duration::from_secs(120)).run().ok();
+        podman
+    }
+
+    fn run(&self, instance: &Instance) -> Duration {
+        // Without the limits it would raise those of this machine, which not every machine allows.
+        let limits = "--ulimit nofile=1024:1024 --ulimit nproc=1000:1000";
+        let line = format!("{} run --rm {limits} localhost:5000/busybox:latest true", self.storage);
+        let start = Instant::now();
+        instance.sh(&line).run().exits(0);
+        start.elapsed()
+    }
+
+    fn remove(&self, instance: &Instance) {
+        // Its bridge is removed with its network, which a namespace of the instance has to itself.
+        let line = format!(
+            "{0} rmi -af; {0} system reset -f; ip link del cni-podman0 2>/dev/null; rm -rf {1}",
+            self.storage,
+            self.directory.display()
+        );
+        instance.sh(&line).timeout(Duration::from_secs(60)).run();
+    }
 }
 
 /// The command line of QEMU as the driver makes it, taken from a running pod.
 fn command_line_of_a_pod(instance: &Instance) -> Vec<String> {
     let name = instance.name("peer");
-    instance.hyper(&["run", "-d", "--name", &name, "busybox:latest", "sleep", "600"]).run().ok();
+    let words = ["run", "-d", "--name", &name, "--template", "never", "busybox:latest", "sleep", "600"];
+    instance.hyper(&words).run().ok();
     let processes = instance.pod_processes();
     let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
     let bytes = fs::read(format!("/proc/{}/cmdline", qemu.pid)).unwrap();

@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use hyper_engine::image::RegistryConfig;
 use hyper_engine::{Engine, EngineConfig, NetworkConfig};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Command, Config, HELP};
 
@@ -56,8 +58,10 @@ fn log_to_stderr(debug: bool) {
     } else {
         "info,ttrpc=warn"
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = chosen.unwrap_or_else(|| default.parse().expect("it is written by the rules"));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

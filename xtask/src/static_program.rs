@@ -10,8 +10,12 @@ use crate::project;
 const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C panic=abort";
 
 /// The profile: the agent is loaded at every boot and stays in the guest's memory, so size comes first.
-const PROFILE: [&str; 4] = [
+const PROFILE: [&str; 7] = [
     "profile.release.opt-level=\"s\"",
+    // What the workspace says of single packages is not for the guest.
+    "profile.release.package.\"*\".opt-level=\"s\"",
+    "profile.release.package.tokio.opt-level=\"s\"",
+    "profile.release.package.yamux.opt-level=\"s\"",
     "profile.release.lto=\"fat\"",
     "profile.release.codegen-units=1",
     "profile.release.strip=\"symbols\"",

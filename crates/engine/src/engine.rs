@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) templates: Templates,
     pub(crate) pool: Pool,
-    /// Held for reading while the VM of a container ends that nobody knows any more.
+    /// Held for reading while the VM of a container ends that nobody knows any more, or a template is made.
     pub(crate) endings: tokio::sync::RwLock<()>,
     accelerated: AtomicBool,
     network: OnceCell<Network>,

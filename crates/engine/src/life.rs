@@ -118,9 +118,14 @@ impl Engine {
             drop(transition);
             let _ending = self.shared.endings.read().await;
             // Who waits for it to be gone need not wait for its VM to be gone as well.
-            self.remove_quietly(container).await;
+            let removed = self.remove_container(container, false).await;
             // Nothing of it is kept, so nothing has to be written out.
-            return self.drop_from_pod(pod, &container.id).await;
+            self.drop_from_pod(pod, &container.id).await;
+            if removed.is_err() {
+                // On a full disk there is room only now.
+                self.remove_quietly(container).await;
+            }
+            return;
         }
         let steps = podsock::timeline(shim.dir()).await.unwrap_or_default();
         if !steps.is_empty() {

@@ -228,6 +228,13 @@ impl Shared {
             spares.ready.drain(..).chain(reserved.into_values()).collect::<Vec<_>>()
         };
         futures::future::join_all(spares.into_iter().map(|spare| self.discard(spare))).await;
+        // One that is being made is ended by its maker as soon as it is there.
+        let made = async {
+            while self.pool.refilling.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(BOOT_TIMEOUT, made).await;
     }
 
     async fn discard(&self, spare: Spare) {
@@ -246,7 +253,7 @@ impl Shared {
     /// Makes one more spare; `false` where there is no template yet.
     async fn make_spare(self: &Arc<Self>) -> Result<bool> {
         let engine = Engine { shared: self.clone() };
-        if engine.templates().await?.is_empty() {
+        if self.pool.spares().closed || engine.templates().await?.is_empty() {
             return Ok(false);
         }
         let id = ids::pod_id();

@@ -201,6 +201,7 @@ impl Shared {
 
     /// Has the shim make a template, and removes those that are too many then.
     async fn make_template(&self, mut config: PodConfig) -> Result<TemplateManifest> {
+        let _unfinished = self.endings.read().await;
         let dir = self.config.places.run.join(format!("{WORKSHOP}{}", ids::pod_id()));
         let failed = |error: io::Error| EngineError::system("cannot make a directory for a template", error);
         DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;

@@ -176,9 +176,13 @@ fn a_full_disk_is_reported_and_the_next_command_works() {
     hyper(&["run", "--rm", "busybox:latest", "echo", "works"]).ok().prints("works\n");
     // A container that fills the disk gets an error, or its machine ends; the
     // space is there again afterwards.
-    let fill =
-        hyper(&["run", "--rm", "busybox:latest", "sh", "-c", "head -c 400m /dev/urandom >/big && sync"]);
+    let script = "head -c 170m /dev/urandom >/big && sync";
+    let fill = hyper(&["run", "--rm", "busybox:latest", "sh", "-c", script]);
     assert_ne!(fill.code, 0, "{fill}");
+    hyper(&["run", "--rm", "busybox:latest", "echo", "works"]).ok().prints("works\n");
+    // One that stays can be removed, which makes room.
+    hyper(&["run", "--name", "stays", "busybox:latest", "sh", "-c", script]);
+    hyper(&["rm", "stays"]).ok();
     hyper(&["run", "--rm", "busybox:latest", "echo", "works"]).ok().prints("works\n");
     engine.settles();
     assert_eq!(engine.finish(), Vec::<String>::new());

@@ -420,8 +420,12 @@ impl Engine {
         if container.lock().options.auto_remove {
             // It is removed after a crash too, whatever the database says until then.
             container.lock().state.phase = Phase::Removing;
-        } else {
-            self.shared.set_state(container, |state| state.phase = Phase::Removing).await?;
+        } else if let Err(error) =
+            self.shared.set_state(container, |state| state.phase = Phase::Removing).await
+        {
+            // On a full disk it is the removal that makes room.
+            tracing::warn!(container = container.id, error = %error.report(), "cannot record a removal");
+            container.lock().state.phase = Phase::Removing;
         }
         let directory = self.places().container(&container.id);
         let removed = tokio::fs::remove_dir_all(&directory).await;

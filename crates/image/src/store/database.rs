@@ -18,10 +18,8 @@ use super::error::{OpenError, StoreError};
 const VERSION: i64 = 2;
 /// What brings tables of version 1 to version 2.
 const FROM_1_TO_2: &str = "
-BEGIN IMMEDIATE;
 ALTER TABLE image_layer ADD COLUMN root_mtime_nanoseconds INTEGER;
 UPDATE image_schema SET version = 2;
-COMMIT;
 ";
 /// Longest wait for another writer of the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,7 +135,7 @@ pub fn open(path: &Path) -> Result<Connection, OpenError> {
             transaction.execute("INSERT INTO image_schema VALUES (?1)", [VERSION]).map_err(database)?;
         }
         Some(VERSION) => {}
-        Some(1) => connection.execute_batch(FROM_1_TO_2).map_err(database)?,
+        Some(1) => transaction.execute_batch(FROM_1_TO_2).map_err(database)?,
         Some(found) => return Err(OpenError::Version { found, known: VERSION }),
     }
     transaction.commit().map_err(database)?;
@@ -388,5 +386,19 @@ mod tests {
         transaction.execute("UPDATE image_schema SET version = version", []).expect("nobody came between");
         transaction.commit().expect("nobody came between");
         writer.join().expect("no panic");
+    }
+
+    #[test]
+    fn tables_of_the_first_version_are_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("hyper.db");
+        let older =
+            "ALTER TABLE image_layer DROP COLUMN root_mtime_nanoseconds; UPDATE image_schema SET version = 1";
+        open(&path).expect("a new database").execute_batch(older).expect("as it was");
+        for _ in 0..2 {
+            let connection = open(&path).expect("an older database");
+            let columns = "SELECT root_mtime_nanoseconds FROM image_layer";
+            connection.prepare(columns).expect("the column is there");
+        }
     }
 }

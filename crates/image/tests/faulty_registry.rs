@@ -329,6 +329,32 @@ async fn an_identity_token_is_exchanged_for_one_that_opens_the_repository() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_checked_and_may_be_exchanged_for_a_token_to_keep() {
+    let (registry, _tokens) = with_tokens(|request| {
+        let query = request.path.split_once('?')?.1;
+        let has = |field: &str| query.split('&').any(|given| given == field);
+        let right = request.header("authorization") == Some("Basic dXNlcjpzZWNyZXQ=");
+        let fits = right && has("offline_token=true") && has("client_id=hyper") && has("account=user");
+        fits.then(|| r#"{"token":"abc","refresh_token":"of a login"}"#.to_owned())
+    });
+    let store = TestStore::with(config());
+    let login = async |server: &str, password: &str| {
+        let auth = Auth::Basic { username: "user".to_owned(), password: password.to_owned() };
+        store.store.login(server, auth).await
+    };
+    let server = format!("https://{}/v1/", registry.name("x").trim_end_matches("/x"));
+    assert_eq!(login(&server, "secret").await.unwrap().as_deref(), Some("of a login"));
+    let error = login(&server, "wrong").await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::Unauthorized, "unauthorized: who are you?")
+    );
+    assert_eq!(login("no registry", "secret").await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    let open = Faulty::start(|_| ok(b"{}"));
+    assert_eq!(login(open.name("").trim_end_matches('/'), "any").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_token_is_used_as_it_is() {
     let (registry, tokens) = with_tokens(|_| None);
     let auth = Some(Auth::RegistryToken("abc".to_owned()));

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::digest::{Digest, ImageId};
 use crate::erofs::Attributes;
@@ -18,10 +18,8 @@ use super::error::{OpenError, StoreError};
 const VERSION: i64 = 2;
 /// What brings tables of version 1 to version 2.
 const FROM_1_TO_2: &str = "
-BEGIN IMMEDIATE;
 ALTER TABLE image_layer ADD COLUMN root_mtime_nanoseconds INTEGER;
 UPDATE image_schema SET version = 2;
-COMMIT;
 ";
 /// Longest wait for another writer of the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,24 +116,29 @@ pub struct NewImage<'a> {
 /// See [`OpenError`].
 pub fn open(path: &Path) -> Result<Connection, OpenError> {
     let database = |error| OpenError::Store(StoreError::Database(error));
-    let connection = Connection::open(path).map_err(database)?;
+    let mut connection = Connection::open(path).map_err(database)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
+    // One that reads before it writes would fail at once when the engine wrote in between.
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
     connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(database)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(database)?;
-    connection.execute_batch(SCHEMA).map_err(database)?;
-    let found: Option<i64> = connection
+    // In one transaction, so that a new file is synced once.
+    let transaction = connection.transaction().map_err(database)?;
+    transaction.execute_batch(SCHEMA).map_err(database)?;
+    let found: Option<i64> = transaction
         .query_row("SELECT version FROM image_schema", [], |row| row.get(0))
         .optional()
         .map_err(database)?;
     match found {
         None => {
-            connection.execute("INSERT INTO image_schema VALUES (?1)", [VERSION]).map_err(database)?;
+            transaction.execute("INSERT INTO image_schema VALUES (?1)", [VERSION]).map_err(database)?;
         }
         Some(VERSION) => {}
-        Some(1) => connection.execute_batch(FROM_1_TO_2).map_err(database)?,
+        Some(1) => transaction.execute_batch(FROM_1_TO_2).map_err(database)?,
         Some(found) => return Err(OpenError::Version { found, known: VERSION }),
     }
+    transaction.commit().map_err(database)?;
     Ok(connection)
 }
 
@@ -359,4 +362,43 @@ pub fn tags_of(connection: &Connection, repository: &str) -> rusqlite::Result<Ve
     let mut statement =
         connection.prepare("SELECT tag, image FROM image_tag WHERE repository = ?1 ORDER BY tag")?;
     statement.query_map([repository], |row| Ok((row.get(0)?, ImageId::new(digest(row, 1)?))))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_reads_first_waits_for_other_writers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("hyper.db");
+        let mut connection = open(&path).expect("a new database");
+        let other = Connection::open(&path).expect("the same database");
+        other
+            .execute_batch("CREATE TABLE other (x); BEGIN IMMEDIATE; INSERT INTO other VALUES (1)")
+            .expect("alone");
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            other.execute_batch("COMMIT").expect("it holds the lock");
+        });
+        let transaction = connection.transaction().expect("after the other");
+        assert_eq!(unused_layers(&transaction).expect("readable"), []);
+        transaction.execute("UPDATE image_schema SET version = version", []).expect("nobody came between");
+        transaction.commit().expect("nobody came between");
+        writer.join().expect("no panic");
+    }
+
+    #[test]
+    fn tables_of_the_first_version_are_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("hyper.db");
+        let older =
+            "ALTER TABLE image_layer DROP COLUMN root_mtime_nanoseconds; UPDATE image_schema SET version = 1";
+        open(&path).expect("a new database").execute_batch(older).expect("as it was");
+        for _ in 0..2 {
+            let connection = open(&path).expect("an older database");
+            let columns = "SELECT root_mtime_nanoseconds FROM image_layer";
+            connection.prepare(columns).expect("the column is there");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,13 @@ pub const DEFAULT_ROOT: &str = "/var/lib/hyper";
 
 /// Runtime directory of an instance that was told none.
 pub const DEFAULT_RUN: &str = "/run/hyper";
+
+/// How long a daemon that was killed may still hold its root: its threads end one by one, and one of them may have a
+/// write to finish.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Guest files beside no binary.
 const INSTALLED_GUEST: &str = "/usr/lib/hyper/guest";
@@ -168,20 +176,28 @@ pub struct RootLock {
 }
 
 impl RootLock {
+    /// Blocks for a moment when another has it, which may be about to be gone.
     fn take(root: &Path) -> Result<Self> {
         let path = root.join("engine.lock");
         let file =
             File::options().create(true).truncate(false).write(true).open(&path).map_err(|source| {
                 EngineError::system(format!("cannot open lock file {}", path.display()), source)
             })?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(EngineError::conflict(format!("another hyperd uses {}", root.display()))
-                    .with_hint("stop it, or choose another HYPER_ROOT"))
-            }
-            Err(errno) => {
-                Err(EngineError::system(format!("cannot lock {}", path.display()), io::Error::from(errno)))
+        let began = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < DYING => {
+                    std::thread::sleep(LOOK);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(EngineError::conflict(format!("another hyperd uses {}", root.display()))
+                        .with_hint("stop it, or choose another HYPER_ROOT"));
+                }
+                Err(errno) => {
+                    let text = format!("cannot lock {}", path.display());
+                    return Err(EngineError::system(text, io::Error::from(errno)));
+                }
             }
         }
     }

@@ -291,4 +291,76 @@ mod tests {
         assert!(!writer.is_finished());
         assert_eq!(rest(stream).await.len(), 100 * (64 << 10));
     }
+
+    /// A connection of a session, begun or gone on with.
+    fn connect(
+        fanout: &Arc<Fanout>,
+        joined: crate::stdio::fanout::Joined,
+        input: &Arc<Input>,
+    ) -> (UnixStream, JoinHandle<()>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (reader, writer) = theirs.into_split();
+        let (session, connection) = (joined.session, joined.connection);
+        let attachment = Attachment {
+            tty: true,
+            past: joined.past,
+            pieces: joined.pieces,
+            input: Some(input.clone()),
+            input_once: true,
+            membership: Some(Membership { fanout: fanout.clone(), session, connection }),
+        };
+        (ours, tokio::spawn(serve(BufReader::new(reader), writer, attachment)))
+    }
+
+    #[tokio::test]
+    async fn client_that_comes_back_gets_every_byte_once() {
+        let (fanout, input) = (Arc::new(Fanout::new(None)), Arc::new(Input::new(true)));
+        fanout.write(Output::Stdout, b"before").await;
+        let joined = fanout.join(BOTH, "k").unwrap();
+        assert_eq!(joined.position, [6, 0]);
+        let session = joined.session.clone();
+        let (mut client, serving) = connect(&fanout, joined, &input);
+        client.write_all(b"\0\0\0\x02hi").await.unwrap();
+        fanout.write(Output::Stdout, b"seen and lost").await;
+        let mut seen = [0; 4];
+        client.read_exact(&mut seen).await.unwrap();
+        assert_eq!(&seen, b"seen");
+        drop(client);
+        serving.await.unwrap();
+        fanout.write(Output::Stdout, b", and missed").await;
+        assert!(input.is_open(), "a connection that was lost is no end of input");
+
+        let joined = fanout.resume(BOTH, "k", [10, 0]).unwrap();
+        assert_eq!(session.take_over().await, 2);
+        let (client, serving) = connect(&fanout, joined, &input);
+        fanout.write(Output::Stdout, b", and new").await;
+        fanout.close();
+        assert_eq!(rest(client).await, b" and lost, and missed, and new");
+        serving.await.unwrap();
+        // The end may come to nobody as well.
+        let late = fanout.resume(BOTH, "k", [36, 0]).unwrap();
+        assert!(late.pieces.is_none());
+        assert_eq!(late.past.iter().flat_map(|piece| piece.bytes.to_vec()).collect::<Vec<_>>(), b" new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_stays_away_is_given_up_and_its_input_ends() {
+        let (fanout, input) = (Arc::new(Fanout::new(None)), Arc::new(Input::new(true)));
+        let joined = fanout.join(BOTH, "k").unwrap();
+        let (session, connection) = (joined.session.clone(), joined.connection);
+        drop(joined);
+        stay(Membership { fanout: fanout.clone(), session, connection }, Some(input.clone()));
+        let writer = tokio::spawn({
+            let fanout = fanout.clone();
+            async move {
+                for _ in 0..100 {
+                    fanout.write(Output::Stdout, &[b'x'; 64 << 10]).await;
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(SESSION_KEPT_MS / 2)).await;
+        assert!(fanout.is_waiting() && !writer.is_finished() && input.is_open());
+        writer.await.unwrap();
+        assert!(!input.is_open() && fanout.sessions() == 0);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper_e2e::command::{wait_until, wait_until_within};
@@ -212,7 +212,7 @@ fn fill(engine: &Instance) {
 fn stop(engine: Instance) {
     let pid = engine.daemon_pid().unwrap();
     kill(pid, Signal::TERM);
-    wait_until("hyperd has ended", || engine.daemon_pid().is_none());
+    wait_until("hyperd has ended", || !Path::new(&format!("/proc/{pid}")).exists());
     assert_eq!(engine.finish(), Vec::<String>::new());
 }
 

@@ -17,6 +17,10 @@ pub fn measure(instance: &Instance, table: &mut Table) {
     table.bytes("shim, PSS", pss, 8 << 20);
     let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
     let vmm = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", qemu.pid)).unwrap(), "Pss:");
+    let pods = instance.hyper(&["pod", "ls", "-q"]).run().ok().out();
+    let show = ["pod", "inspect", "--format", "{{.AgentMemory}}", pods.trim()];
+    let agent = instance.hyper(&show).run().ok().out();
+    table.bytes("agent, RSS", agent.trim().parse().expect("a number of bytes"), 6 << 20);
     println!("| of one idle pod: QEMU, PSS | {:.1} MiB | | | |", vmm as f64 / f64::from(1 << 20));
     table.bytes("each further idle pod, PSS of its processes", further(instance), 45 << 20);
     let guest = instance.binaries().directory().join("guest");

@@ -23,10 +23,18 @@ const SECOND_NS: i64 = 1_000_000_000;
 pub(crate) fn pong() -> Reply {
     let uptime = clock_gettime(ClockId::Boottime);
     Reply::Pong {
+        rss: resident().unwrap_or(0),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         uptime_ns: (uptime.tv_sec * SECOND_NS + uptime.tv_nsec).cast_unsigned(),
     }
+}
+
+/// Bytes of memory that this process takes.
+fn resident() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
 }
 
 /// Makes the guest a pod; what is already so stays as it is.

@@ -274,6 +274,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     vmm_pid: Some(std::process::id()),
                     kernel: None,
                     origin: Default::default(),
+                    agent_rss: None,
                     sessions: Default::default(),
                 }),
                 _ => PodReply::Failed { message: "not here".into(), not_found: false },

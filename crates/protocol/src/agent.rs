@@ -262,6 +262,8 @@ pub enum Reply {
         kernel: String,
         /// Nanoseconds of the guest's `CLOCK_BOOTTIME`.
         uptime_ns: u64,
+        /// Memory of the host that the agent itself takes in the guest, in bytes (its resident set).
+        rss: u64,
     },
     /// To [`Request::Start`].
     Started {

@@ -314,6 +314,8 @@ pub struct PodState {
     pub kernel: Option<String>,
     /// How it came up.
     pub origin: Origin,
+    /// Bytes of its memory that the agent takes, as it last told (every ten seconds).
+    pub agent_rss: Option<u64>,
     /// How many sessions the first processes of containers have, by container. To a new daemon each is that of a client
     /// that may come back.
     #[serde(default)]

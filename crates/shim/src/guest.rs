@@ -1,5 +1,6 @@
 //! The agent in the guest, over a link that may be lost and found again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,6 +30,8 @@ pub struct Guest {
     pod: Mutex<agent::Pod>,
     // Nothing is asked of it: it is paused.
     resting: watch::Sender<bool>,
+    // Bytes that the agent takes, as it last told; 0 before.
+    agent_rss: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -67,12 +70,45 @@ impl Guest {
             session: watch::channel(Session::Open(link)).0,
             pod: Mutex::new(pod),
             resting: watch::channel(false).0,
+            agent_rss: AtomicU64::new(0),
         })
     }
 
     /// Whether it is paused: then it is not asked whether it is there.
     pub fn set_resting(&self, resting: bool) {
         self.resting.send_replace(resting);
+    }
+
+    /// Bytes of the guest's memory that its agent takes, as it last told; `None` before it has.
+    pub fn agent_rss(&self) -> Option<u64> {
+        Some(self.agent_rss.load(Ordering::Relaxed)).filter(|&bytes| bytes > 0)
+    }
+
+    /// Takes note of what the agent says of itself.
+    pub fn heard(&self, pong: &Reply) {
+        if let Reply::Pong { rss, .. } = pong {
+            self.agent_rss.store(*rss, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the guest from time to time; returns when it has been silent for too long.
+    async fn listen(&self, link: &HostLink) -> String {
+        let mut resting = self.resting.subscribe();
+        loop {
+            sleep(PING_EVERY).await;
+            if resting.wait_for(|resting| !resting).await.is_err() {
+                return "the shim is shutting down".to_owned();
+            }
+            match timeout(SILENCE, link.call(&Request::Ping)).await {
+                // A link that broke is the other branch's business.
+                Ok(Err(CallError::Link(_))) => link.closed().await,
+                Ok(Ok(pong)) => self.heard(&pong),
+                Ok(Err(_)) => {}
+                // It was paused while it was asked.
+                Err(_) if *resting.borrow() => {}
+                Err(_) => return format!("the guest has not answered for {} s", SILENCE.as_secs()),
+            }
+        }
     }
 
     /// Makes the guest another pod.
@@ -104,7 +140,7 @@ impl Guest {
                         tracing::warn!("the link to the guest was lost");
                         self.session.send_replace(Session::Lost);
                     }
-                    reason = listen(&link, self.resting.subscribe()) => return reason,
+                    reason = self.listen(&link) => return reason,
                 },
                 Session::Lost => match self.reconnect().await {
                     Ok(link) => {
@@ -232,22 +268,6 @@ impl Guest {
 async fn connect(vm: &dyn Vm) -> Result<HostLink, CallError> {
     let stream = vm.link().await.map_err(|error| hyper_link::LinkError::Io(std::io::Error::other(error)))?;
     Ok(HostLink::open(stream).await?)
-}
-
-/// Asks the guest from time to time; returns when it has been silent for too long.
-async fn listen(link: &HostLink, mut resting: watch::Receiver<bool>) -> String {
-    loop {
-        sleep(PING_EVERY).await;
-        if resting.wait_for(|resting| !resting).await.is_err() {
-            return "the shim is shutting down".to_owned();
-        }
-        match timeout(SILENCE, link.call(&Request::Ping)).await {
-            // A link that broke is the other branch's business.
-            Ok(Err(CallError::Link(_))) => link.closed().await,
-            Ok(_) => {}
-            Err(_) => return format!("the guest has not answered for {} s", SILENCE.as_secs()),
-        }
-    }
 }
 
 fn gone(reason: &str) -> ShimError {

@@ -273,6 +273,10 @@ impl Pod {
             _ => None,
         };
         let (kernel, origin) = (lock(&self.kernel).clone(), lock(&self.origin).clone());
+        let agent_rss = match &phase {
+            Phase::Running(live) => live.guest.agent_rss(),
+            _ => None,
+        };
         let first = self.processes().into_iter().filter(|process| process.target.exec.is_none());
         let counted = first.map(|process| (process.target.container.clone(), process.fanout.sessions()));
         let sessions = counted.filter(|(_, count)| *count > 0).collect();
@@ -283,6 +287,7 @@ impl Pod {
                 vmm_pid: Some(info.pid),
                 kernel,
                 origin,
+                agent_rss,
                 sessions,
             },
             None => PodState {
@@ -291,6 +296,7 @@ impl Pod {
                 vmm_pid: None,
                 kernel,
                 origin,
+                agent_rss,
                 sessions,
             },
         }

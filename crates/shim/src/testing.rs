@@ -91,7 +91,9 @@ impl FakeGuest {
         let Ok(Some(request)) = read_frame::<Request>(&mut stream).await else { return };
         self.requests.lock().unwrap().push(request.clone());
         let reply = match &request {
-            Request::Ping => Reply::Pong { agent: "1".into(), kernel: "6.12.0".into(), uptime_ns: 1 },
+            Request::Ping => {
+                Reply::Pong { agent: "1".into(), kernel: "6.12.0".into(), uptime_ns: 1, rss: 4096 }
+            }
             Request::Start(_) => Reply::Started { pid: 2 },
             Request::Wait(target) => {
                 let process = self.of(target);

@@ -84,6 +84,7 @@ fn pod(info: &PodInfo) -> Value {
         "KernelVersion": info.vm.as_ref().and_then(|vm| vm.kernel.clone()),
         "Template": options.template.word(),
         "Origin": info.vm.as_ref().map(|vm| origin(&vm.origin)),
+        "AgentMemory": info.vm.as_ref().and_then(|vm| vm.agent_rss),
         "Pid": info.vm.as_ref().and_then(|vm| vm.vmm_pid),
     })
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{build, clock, project};
 
@@ -16,8 +17,12 @@ const IMAGE: &str = "debian:12";
 
 /// Builds everything, imports the image and runs a program in it; prints what it wrote and the time.
 pub fn run() -> Result<()> {
-    build::run()?;
-    let tarball = clock::step("Debian root filesystem", tarball)?;
+    let tarball = thread::scope(|scope| {
+        // It waits for the network while the build keeps the processors busy.
+        let tarball = scope.spawn(|| clock::step("Debian root filesystem", tarball));
+        build::run()?;
+        tarball.join().map_err(|_| anyhow!("making the root filesystem panicked"))?
+    })?;
     let hyper = project::release().join("hyper");
     clock::step("hyper import", || {
         project::run(Command::new(&hyper).arg("import").arg(&tarball).arg(IMAGE))

@@ -55,6 +55,8 @@ pub(crate) struct Pool {
     wanted: usize,
     spares: Mutex<Spares>,
     refilling: AtomicBool,
+    /// Held while a spare is ended whose pod may just be starting: that must not find half of it.
+    expiry: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +82,12 @@ pub struct PoolInfo {
 impl Pool {
     pub(crate) fn new(wanted: Option<usize>) -> Self {
         let wanted = wanted.unwrap_or_else(fitting);
-        Self { wanted, spares: Mutex::default(), refilling: AtomicBool::new(false) }
+        Self {
+            wanted,
+            spares: Mutex::default(),
+            refilling: AtomicBool::new(false),
+            expiry: tokio::sync::Mutex::default(),
+        }
     }
 
     fn spares(&self) -> MutexGuard<'_, Spares> {
@@ -154,9 +161,11 @@ impl Shared {
         let (shared, key) = (self.clone(), id.clone());
         tokio::spawn(async move {
             tokio::time::sleep(RESERVED).await;
+            let expiry = shared.pool.expiry.lock().await;
             let unused = shared.pool.spares().reserved.remove(&key);
             if let Some(spare) = unused {
                 shared.discard(spare).await;
+                drop(expiry);
                 shared.refill();
             }
         });
@@ -165,7 +174,10 @@ impl Shared {
 
     /// Makes a spare the VM of a pod, if one was kept for it. One that fails is ended, and the pod boots.
     pub(crate) async fn wake(&self, pod: &Arc<Pod>, steps: &Steps) -> Option<(Shim, PodConfig)> {
-        let spare = self.pool.spares().reserved.remove(&pod.id)?;
+        let expiry = self.pool.expiry.lock().await;
+        let spare = self.pool.spares().reserved.remove(&pod.id);
+        drop(expiry);
+        let spare = spare?;
         let record = {
             let mut record = pod.lock();
             record.endpoint.clone_from(&spare.endpoint);

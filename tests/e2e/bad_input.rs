@@ -89,10 +89,7 @@ fn a_program_that_nobody_reads_is_held_back(s: &Session) {
     let name = s.name("unread");
     // The shell stops reading after one line; the program must not fill the
     // host's memory meanwhile, and must end when asked to.
-    let words = match s.cli {
-        hyper_e2e::Cli::Hyper => s.instance.binaries().hyper().display().to_string(),
-        hyper_e2e::Cli::Docker => format!("docker -H {}", s.instance.host()),
-    };
+    let words = s.instance.line(s.cli);
     let script =
         format!("{words} run --name {name} busybox:latest yes unread | (read line; echo \"$line\"; sleep 4)");
     s.instance.sh(&script).run().prints("unread\n");

@@ -69,7 +69,10 @@ fn a_missing_program_exits_127(s: &Session) {
 
 fn a_file_that_is_no_program_exits_126(s: &Session) {
     s.run(&["run", "--rm", "busybox:latest", "/etc/passwd"]).exits(126).complains(&["permission denied"]);
-    s.run(&["run", "--rm", "busybox:latest", "/etc"]).exits(126);
+    let directory = s.run(&["run", "--rm", "busybox:latest", "/etc"]).complains(&["is a directory"]);
+    // Older command lines of docker do not know these words, which runc uses since 1.1.
+    let old = s.cli == hyper_e2e::Cli::Docker && hyper_e2e::docker::major() < 25;
+    assert!(directory.code == 126 || (old && directory.code == 125), "{directory}");
 }
 
 fn environment_directory_user_hostname_and_entrypoint_are_set(s: &Session) {

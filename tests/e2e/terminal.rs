@@ -116,12 +116,7 @@ fn a_terminal_where_there_is_none_is_refused(s: &Session) {
 fn the_terminal_is_restored_at_the_end(s: &Session) {
     // The words are run by a shell on the terminal, so that its modes can be
     // looked at before and after.
-    let words = match s.cli {
-        hyper_e2e::Cli::Hyper => s.instance.binaries().hyper().display().to_string(),
-        hyper_e2e::Cli::Docker => {
-            format!("{} -H {}", hyper_e2e::docker::program().unwrap().display(), s.instance.host())
-        }
-    };
+    let words = s.instance.line(s.cli);
     let script = format!(
         "stty -g >/dev/shm/$$.a; {words} run -it --rm busybox:latest true; stty -g >/dev/shm/$$.b; \
          cmp /dev/shm/$$.a /dev/shm/$$.b && echo same modes; rm -f /dev/shm/$$.a /dev/shm/$$.b"

@@ -30,6 +30,14 @@ pub fn program() -> Result<&'static Path, String> {
     found.as_deref().map_err(Clone::clone)
 }
 
+/// First number of its version, 0 when it tells none.
+pub fn major() -> u32 {
+    let version = program().ok().and_then(|program| Command::new(program).arg("--version").output().ok());
+    let text = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let number = text.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
+    number.unwrap_or(0)
+}
+
 fn installed() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let program =

@@ -203,6 +203,11 @@ impl Instance {
         Cmd::new(self.command(), &["sh", "-c", line])
     }
 
+    /// The beginning of one of the command lines, for a shell line.
+    pub fn line(&self, cli: Cli) -> String {
+        self.words(cli, &[]).join(" ")
+    }
+
     fn words(&self, cli: Cli, arguments: &[&str]) -> Vec<String> {
         let mut words = match cli {
             Cli::Hyper if self.dockerd.is_none() => vec![self.binaries.hyper().display().to_string()],

@@ -273,8 +273,17 @@ mod tests {
             NetworkConfig { resolv_conf: directory.path().join("resolv.conf"), ..NetworkConfig::default() };
         std::fs::write(&config.resolv_conf, resolv_conf).unwrap();
         let service = Service { config: Arc::new(config), subnet: "127.0.0.0/8".parse().unwrap() };
-        let (forwarder, address) =
-            Forwarder::start_on(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), service).await.unwrap();
+        // The port that the kernel chooses for UDP may be somebody's for TCP.
+        let mut tries = 0..100;
+        let (forwarder, address) = loop {
+            let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+            let service = Service { config: service.config.clone(), subnet: service.subnet };
+            match Forwarder::start_on(any, service).await {
+                Err(NetworkError::Forwarder { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {}
+                started => break started.unwrap(),
+            }
+        };
         (forwarder, address, directory)
     }
 

@@ -173,7 +173,7 @@ fn a_full_disk_is_reported_and_the_next_command_works() {
     hyper(&["run", "--rm", "busybox:latest", "echo", "works"]).ok().prints("works\n");
     // A container that fills the disk gets an error, or its machine ends; the
     // space is there again afterwards.
-    let script = "head -c 170m /dev/urandom >/big && sync";
+    let script = "dd if=/dev/urandom of=/big bs=1M count=170 conv=fsync";
     let fill = hyper(&["run", "--rm", "busybox:latest", "sh", "-c", script]);
     assert_ne!(fill.code, 0, "{fill}");
     hyper(&["run", "--rm", "busybox:latest", "echo", "works"]).ok().prints("works\n");

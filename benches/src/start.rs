@@ -64,6 +64,15 @@ fn run(instance: &Instance, flags: &[&str]) -> Duration {
     start.elapsed()
 }
 
+/// Mounts the control groups, which the instance's namespaces have not: in the version that the host has.
+const CGROUPS: &str = "controllers=$(cut -d: -f2 /proc/self/cgroup | grep -v '^$' | grep -v ^name=)
+if [ -z \"$controllers\" ]; then exec mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
+mount -t tmpfs tmpfs /sys/fs/cgroup
+for controller in $controllers; do
+    mkdir /sys/fs/cgroup/$controller
+    mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller
+done";
+
 /// podman with the same image, a runtime that works in a container, and its default network.
 struct Podman {
     storage: String,
@@ -78,6 +87,7 @@ impl Podman {
             directory.display()
         );
         let podman = Self { storage, directory };
+        instance.sh(CGROUPS).run().ok();
         let pull = format!("{} pull -q --tls-verify=false localhost:5000/busybox:latest", podman.storage);
         instance.sh(&pull).timeout(Duration::from_secs(120)).run().ok();
         podman
@@ -95,7 +105,7 @@ impl Podman {
     fn remove(&self, instance: &Instance) {
         // Its bridge is removed with its network, which a namespace of the instance has to itself.
         let line = format!(
-            "{0} rmi -af; {0} system reset -f; ip link del cni-podman0 2>/dev/null; rm -rf {1}",
+            "{0} rmi -af; {0} system reset -f; umount -R /sys/fs/cgroup; ip link del cni-podman0 2>/dev/null; rm -rf {1}",
             self.storage,
             self.directory.display()
         );

@@ -11,7 +11,7 @@ use hyper_protocol::shim::{Phase as Step, PodConfig, TapInterface, files};
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Result};
-use crate::options::PodOptions;
+use crate::options::{PodOptions, PodRecord};
 use crate::registry::{Pod, Vm};
 use crate::shim::{self, Shim};
 
@@ -171,14 +171,9 @@ impl Shared {
             let made = make(&shim).await;
             return Ok(Booted { shim, made, config });
         }
-        let places = &self.config.places;
-        let options = pod.record().options;
-        let dir = places.pod(&pod.id);
-        let kernel = match &options.kernel {
-            Some(path) => PathBuf::from(path),
-            None => places.guest_file("vmlinux")?,
-        };
-        let initramfs = places.guest_file("initramfs.cpio")?;
+        let PodRecord { options, explicit, .. } = pod.record();
+        let dir = self.config.places.pod(&pod.id);
+        let mut config = self.pod_config(dir.clone(), &options, !explicit)?;
         let program = self.shim_program()?;
         make_pod_dir(&dir)?;
         let shim = steps.time("start shim", Shim::start(&program, &pod.id, &dir));
@@ -191,35 +186,44 @@ impl Shared {
             record.up = true;
         }
         let record = pod.record();
-        let config = PodConfig {
-            dir: dir.clone(),
-            kernel,
-            initramfs,
-            kernel_args: Vec::new(),
-            hypervisor: options.hypervisor,
-            vcpus: options.vcpus,
-            memory_mib: options.memory_mib,
-            hostname: options.hostname,
-            domainname: options.domainname,
-            sysctl: options.sysctl,
-            interfaces: endpoint.iter().map(interface).collect(),
-            autostop: !record.explicit,
-            boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
-            templates: self.templates.directory_for(options.template),
-        };
+        config.interfaces = endpoint.iter().map(interface).collect();
         let configured = shim.configure(&config).await;
         let booted = async {
             configured?;
             steps.time("boot pod", shim.boot(BOOT_TIMEOUT)).await
         };
         let (booted, written, made) =
-            tokio::join!(booted, steps.time("write pod record", self.db.put_pod(record)), make(&shim),);
+            tokio::join!(booted, steps.time("write pod record", self.db.put_pod(record)), make(&shim));
         if let Err(error) = booted.and(written) {
             let console = console_tail(&dir);
             shim.shutdown().await;
             return Err(with_console(error, &console));
         }
         Ok(Booted { shim, made, config })
+    }
+
+    /// What the shim is told of a pod with these options, apart from its interfaces.
+    pub(crate) fn pod_config(&self, dir: PathBuf, options: &PodOptions, autostop: bool) -> Result<PodConfig> {
+        let places = &self.config.places;
+        Ok(PodConfig {
+            dir,
+            kernel: match &options.kernel {
+                Some(path) => PathBuf::from(path),
+                None => places.guest_file("vmlinux")?,
+            },
+            initramfs: places.guest_file("initramfs.cpio")?,
+            kernel_args: Vec::new(),
+            hypervisor: options.hypervisor.clone(),
+            vcpus: options.vcpus,
+            memory_mib: options.memory_mib,
+            hostname: options.hostname.clone(),
+            domainname: options.domainname.clone(),
+            sysctl: options.sysctl.clone(),
+            interfaces: Vec::new(),
+            autostop,
+            boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
+            templates: self.templates.directory_for(options.template),
+        })
     }
 
     pub(crate) async fn attach_network(&self, pod: &str, options: &PodOptions) -> Result<Option<Endpoint>> {
@@ -252,19 +256,24 @@ impl Shared {
         self.clear_pod(pod).await;
     }
 
-    /// Gives back what a pod without a VM has left: its shim's process, its directory, its place in the network.
-    pub(crate) async fn clear_pod(&self, pod: &Arc<Pod>) {
+    /// Gives back what is on the host under a pod's id.
+    pub(crate) async fn clear_runtime(&self, id: &str, endpoint: Option<Endpoint>) {
         let began = Instant::now();
-        let dir = self.config.places.pod(&pod.id);
-        let endpoint = pod.lock().endpoint.take();
+        let dir = self.config.places.pod(id);
         // A tap can go before the VM that holds it.
-        tokio::join!(shim::kill_process(&pod.id, &dir), self.detach_network(&pod.id, endpoint));
+        tokio::join!(shim::kill_process(id, &dir), self.detach_network(id, endpoint));
         if let Err(error) = tokio::fs::remove_dir_all(&dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(pod = pod.id, %error, "cannot remove the pod's runtime directory");
+            tracing::warn!(pod = id, %error, "cannot remove the pod's runtime directory");
         }
-        tracing::debug!(pod = pod.id, took = ?began.elapsed(), "cleared a pod");
+        tracing::debug!(pod = id, took = ?began.elapsed(), "cleared a pod");
+    }
+
+    /// Gives back what a pod without a VM has left: its shim's process, its directory, its place in the network.
+    pub(crate) async fn clear_pod(&self, pod: &Arc<Pod>) {
+        let endpoint = pod.lock().endpoint.take();
+        self.clear_runtime(&pod.id, endpoint).await;
         let known = self.registry.pod(&pod.id).is_ok();
         let goes = self.registry.in_pod(&pod.id).iter().all(|container| container.lock().options.auto_remove);
         let explicit = pod.lock().explicit;

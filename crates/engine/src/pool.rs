@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper_image::LayerError;
 use hyper_network::Endpoint;
 use hyper_protocol::shim::{ContainerConfig, Identity, Origin, PodConfig};
 
@@ -18,9 +18,7 @@ use crate::boot::{BOOT_TIMEOUT, Steps, interface, make_pod_dir};
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
-use crate::options::{
-    ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State, TemplateUse,
-};
+use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State};
 use crate::registry::Pod;
 use crate::shim::{Layer, Shim};
 use crate::{ids, names, podsock, size, spec, validate};
@@ -35,7 +33,7 @@ const REHEARSALS: usize = 2;
 const FREE_MIB_FOR_EACH: u64 = 4 << 10;
 /// Most spares where nobody says how many.
 const AUTO_MAX: u64 = 2;
-/// Version of [`rehearsal_tar`], part of its disk's name.
+/// Version of what [`make_rehearsal_disk`] makes, part of its disk's name.
 const REHEARSAL_VERSION: u32 = 1;
 /// The program that is rehearsed with.
 const PROGRAM: &str = "/rehearse";
@@ -54,7 +52,8 @@ struct Spare {
 pub(crate) struct Pool {
     wanted: usize,
     spares: Mutex<Spares>,
-    refilling: AtomicBool,
+    /// Held by the one who makes spares.
+    refilling: Arc<tokio::sync::Mutex<()>>,
     /// Held while a spare is ended whose pod may just be starting: that must not find half of it.
     expiry: tokio::sync::Mutex<()>,
 }
@@ -85,7 +84,7 @@ impl Pool {
         Self {
             wanted,
             spares: Mutex::default(),
-            refilling: AtomicBool::new(false),
+            refilling: Arc::default(),
             expiry: tokio::sync::Mutex::default(),
         }
     }
@@ -102,21 +101,39 @@ impl Pool {
 
 /// How many spares fit the host's free memory.
 fn fitting() -> usize {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = available.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0);
+    let kib = kib_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
     usize::try_from((kib >> 10) / FREE_MIB_FOR_EACH).unwrap_or(0).min(AUTO_MAX as usize)
 }
 
-/// Whether a spare can become a pod with these options.
+/// The value of a line `NAME N kB` of a file of `/proc`.
+fn kib_of(path: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// What spares are.
+fn default_kind(accelerated: bool) -> Result<PodOptions> {
+    Ok(PodOptions {
+        vcpus: size::vcpus(0, accelerated)?,
+        memory_mib: size::DEFAULT_MEMORY_MIB,
+        network: true,
+        ..PodOptions::default()
+    })
+}
+
+/// Whether a spare can become a pod with these options: all but what [`Identity`] has, and labels, is as spares are.
 fn suits(options: &PodOptions, accelerated: bool) -> bool {
-    let default = size::vcpus(0, accelerated).is_ok_and(|vcpus| vcpus == options.vcpus);
-    default
-        && options.memory_mib == size::DEFAULT_MEMORY_MIB
-        && options.network
-        && options.kernel.is_none()
-        && options.hypervisor.is_none()
-        && options.template == TemplateUse::Auto
+    default_kind(accelerated).is_ok_and(|kind| {
+        let kind = PodOptions {
+            hostname: options.hostname.clone(),
+            domainname: options.domainname.clone(),
+            sysctl: options.sysctl.clone(),
+            labels: options.labels.clone(),
+            ..kind
+        };
+        kind == *options
+    })
 }
 
 impl Engine {
@@ -137,9 +154,7 @@ impl Engine {
 fn memory_of(dir: &Path) -> u64 {
     let pss = |name: &str| -> Option<u64> {
         let pid = fs::read_to_string(dir.join(name)).ok()?;
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.trim())).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        kib_of(&format!("/proc/{}/smaps_rollup", pid.trim()), "Pss:")
     };
     [crate::shim::VMM_PID, hyper_protocol::shim::files::SHIM_PID].into_iter().filter_map(pss).sum::<u64>()
         << 10
@@ -211,11 +226,13 @@ impl Shared {
 
     /// Makes spares in the background as far as they lack.
     pub(crate) fn refill(self: &Arc<Self>) {
-        if !self.pool.lacks() || self.pool.refilling.swap(true, Ordering::SeqCst) {
+        if !self.pool.lacks() {
             return;
         }
+        let Ok(refilling) = self.pool.refilling.clone().try_lock_owned() else { return };
         let shared = self.clone();
         tokio::spawn(async move {
+            let _refilling = refilling;
             tokio::time::sleep(QUIET).await;
             while shared.pool.lacks() {
                 match shared.make_spare().await {
@@ -227,7 +244,6 @@ impl Shared {
                     }
                 }
             }
-            shared.pool.refilling.store(false, Ordering::SeqCst);
         });
     }
 
@@ -241,25 +257,11 @@ impl Shared {
         };
         futures::future::join_all(spares.into_iter().map(|spare| self.discard(spare))).await;
         // One that is being made is ended by its maker as soon as it is there.
-        let made = async {
-            while self.pool.refilling.load(Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = tokio::time::timeout(BOOT_TIMEOUT, made).await;
+        let _ = tokio::time::timeout(BOOT_TIMEOUT, self.pool.refilling.lock()).await;
     }
 
     async fn discard(&self, spare: Spare) {
-        self.clear(&spare.id, spare.endpoint).await;
-    }
-
-    /// Ends what runs under a spare's id, and gives back what it had.
-    async fn clear(&self, id: &str, endpoint: Option<Endpoint>) {
-        let dir = self.config.places.pod(id);
-        tokio::join!(crate::shim::kill_process(id, &dir), self.detach_network(id, endpoint));
-        if let Err(error) = tokio::fs::remove_dir_all(&dir).await {
-            tracing::warn!(pod = id, %error, "cannot remove the runtime directory of a VM kept ready");
-        }
+        self.clear_runtime(&spare.id, spare.endpoint).await;
     }
 
     /// Makes one more spare; `false` where there is no template yet.
@@ -269,49 +271,41 @@ impl Shared {
             return Ok(false);
         }
         let id = ids::pod_id();
-        let dir = self.config.places.pod(&id);
-        let options = PodOptions {
-            vcpus: size::vcpus(0, self.accelerated())?,
-            memory_mib: size::DEFAULT_MEMORY_MIB,
-            hostname: id.clone(),
-            domainname: String::new(),
-            sysctl: Default::default(),
-            network: true,
-            kernel: None,
-            hypervisor: None,
-            template: TemplateUse::Auto,
-            labels: Default::default(),
-        };
-        make_pod_dir(&dir)?;
-        let endpoint = self.attach_network(&id, &options).await;
-        let made = match &endpoint {
-            Ok(endpoint) => self.bring_up_spare(&id, options, endpoint.clone()).await,
-            Err(_) => Ok(None),
-        };
-        let endpoint = match (made, endpoint) {
-            (Ok(Some((shim, config))), Ok(endpoint)) => {
-                let spare = Spare { id, shim, endpoint, config };
-                let too_late = {
-                    let mut spares = self.pool.spares();
-                    if spares.closed {
-                        Some(spare)
-                    } else {
-                        spares.ready.push(spare);
-                        None
-                    }
-                };
-                if let Some(spare) = too_late {
-                    self.discard(spare).await;
-                }
-                return Ok(true);
-            }
-            (made, endpoint) => {
-                self.clear(&id, endpoint.as_ref().ok().cloned().flatten()).await;
-                made?;
-                endpoint
+        let options = PodOptions { hostname: id.clone(), ..default_kind(self.accelerated())? };
+        make_pod_dir(&self.config.places.pod(&id))?;
+        let endpoint = match self.attach_network(&id, &options).await {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                self.clear_runtime(&id, None).await;
+                return Err(error);
             }
         };
-        endpoint.map(|_| false)
+        match self.bring_up_spare(&id, options, endpoint.clone()).await {
+            Ok(Some((shim, config))) => {
+                self.keep(Spare { id, shim, endpoint, config }).await;
+                Ok(true)
+            }
+            other => {
+                self.clear_runtime(&id, endpoint).await;
+                other.map(|_| false)
+            }
+        }
+    }
+
+    /// Puts a spare into the pool, unless the daemon is ending.
+    async fn keep(&self, spare: Spare) {
+        let too_late = {
+            let mut spares = self.pool.spares();
+            if spares.closed {
+                Some(spare)
+            } else {
+                spares.ready.push(spare);
+                None
+            }
+        };
+        if let Some(spare) = too_late {
+            self.discard(spare).await;
+        }
     }
 
     /// Clones a VM, has it rehearse, and lets it rest; `None` where it is no clone.
@@ -321,24 +315,9 @@ impl Shared {
         options: PodOptions,
         endpoint: Option<Endpoint>,
     ) -> Result<Option<(Shim, PodConfig)>> {
-        let places = &self.config.places;
-        let dir = places.pod(id);
-        let config = PodConfig {
-            dir: dir.clone(),
-            kernel: places.guest_file("vmlinux")?,
-            initramfs: places.guest_file("initramfs.cpio")?,
-            kernel_args: Vec::new(),
-            hypervisor: None,
-            vcpus: options.vcpus,
-            memory_mib: options.memory_mib,
-            hostname: options.hostname.clone(),
-            domainname: String::new(),
-            sysctl: Default::default(),
-            interfaces: endpoint.iter().map(interface).collect(),
-            autostop: false,
-            boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
-            templates: self.templates.directory_for(TemplateUse::Auto),
-        };
+        let dir = self.config.places.pod(id);
+        let mut config = self.pod_config(dir.clone(), &options, false)?;
+        config.interfaces = endpoint.iter().map(interface).collect();
         let shim = Shim::start(&self.shim_program()?, id, &dir).await?;
         shim.configure(&config).await?;
         shim.boot(BOOT_TIMEOUT).await?;
@@ -430,7 +409,7 @@ impl Shared {
             };
             let disk = open(&names[0]).map_err(failed)?;
             let scratch = (open(&names[1]).map_err(failed)?, open(&names[2]).map_err(failed)?);
-            let converted = hyper_image::disk_from_tar(&rehearsal_tar()[..], disk, scratch);
+            let converted = make_rehearsal_disk(disk, scratch);
             for scratch in &names[1..] {
                 let _ = fs::remove_file(scratch);
             }
@@ -443,26 +422,9 @@ impl Shared {
     }
 }
 
-/// A tar with one program, which writes a line and ends.
-fn rehearsal_tar() -> Vec<u8> {
-    let program = program();
-    let mut header = [0_u8; 512];
-    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-    put(0, PROGRAM.trim_start_matches('/').as_bytes());
-    put(100, b"0000755\0");
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    put(124, format!("{:011o}\0", program.len()).as_bytes());
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut tar = header.to_vec();
-    tar.extend(&program);
-    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
-    tar
+/// Makes the disk that rehearsals run from: one program, which writes a line and ends.
+fn make_rehearsal_disk(disk: File, scratch: (File, File)) -> std::result::Result<(), LayerError> {
+    hyper_image::disk_of_file(PROGRAM.trim_start_matches('/'), 0o755, &program(), disk, scratch)
 }
 
 /// An ELF executable for x86-64: `write(1, "\n", 1); _exit(0)`.
@@ -508,6 +470,7 @@ fn program() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::TemplateUse;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -527,7 +490,7 @@ mod tests {
         let open = |name: &str| {
             OpenOptions::new().read(true).write(true).create_new(true).open(dir.path().join(name)).unwrap()
         };
-        hyper_image::disk_from_tar(&rehearsal_tar()[..], open("disk"), (open("a"), open("b"))).unwrap();
+        make_rehearsal_disk(open("disk"), (open("a"), open("b"))).unwrap();
         let disk = fs::read(dir.path().join("disk")).unwrap();
         // EROFS_SUPER_MAGIC_V1, and the program is in it.
         assert_eq!(disk[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes());

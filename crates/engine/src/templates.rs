@@ -18,7 +18,7 @@ use crate::boot::BOOT_TIMEOUT;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
-use crate::options::TemplateUse;
+use crate::options::{PodOptions, TemplateUse};
 use crate::shim::last_line;
 use crate::{ids, size};
 
@@ -102,32 +102,24 @@ impl Engine {
     /// Templates are switched off, a size that cannot be, or the VM cannot be booted and saved.
     pub async fn create_template(&self, request: TemplateRequest) -> Result<Template> {
         let shared = &self.shared;
-        let Some(root) = shared.templates.root.clone() else {
+        if !self.clones() {
             return Err(EngineError::conflict("templates are switched off (HYPER_TEMPLATES)"));
-        };
+        }
         if let Some(kernel) = &request.kernel {
             crate::validate::check_kernel(kernel)?;
         }
-        let places = &shared.config.places;
-        let config = PodConfig {
-            dir: PathBuf::new(),
-            kernel: match &request.kernel {
-                Some(path) => PathBuf::from(path),
-                None => places.guest_file("vmlinux")?,
-            },
-            initramfs: places.guest_file("initramfs.cpio")?,
-            kernel_args: Vec::new(),
-            hypervisor: request.hypervisor,
+        let options = PodOptions {
             vcpus: size::vcpus(request.nano_cpus, shared.accelerated())?,
             memory_mib: size::memory_mib(request.memory)?,
             hostname: "template".to_owned(),
-            domainname: String::new(),
-            sysctl: Default::default(),
-            interfaces: if request.isolated { Vec::new() } else { vec![slot()] },
-            autostop: false,
-            boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
-            templates: Some(root),
+            kernel: request.kernel,
+            hypervisor: request.hypervisor,
+            ..PodOptions::default()
         };
+        let mut config = shared.pod_config(PathBuf::new(), &options, false)?;
+        if !request.isolated {
+            config.interfaces.push(slot());
+        }
         let manifest = shared.make_template(config).await?;
         let found =
             self.templates().await?.into_iter().find(|template| template.manifest.key == manifest.key);
@@ -306,7 +298,7 @@ fn read(dir: &Path) -> Option<Template> {
 fn remove(root: &Path, key: &str) -> Result<()> {
     let failed = |error| EngineError::system(format!("cannot remove template {key}"), error);
     // Out of the way at once: nobody finds half of it.
-    let gone = root.join(format!(".new-{key}-gone"));
+    let gone = root.join(format!("{}{key}-gone", TemplateManifest::UNFINISHED));
     match fs::rename(root.join(key), &gone) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(failed)?,

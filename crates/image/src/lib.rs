@@ -17,7 +17,7 @@ pub use auth::{Auth, AuthFormatError};
 pub use config::{ConfigError, ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, ImageId, ParseDigestError};
 pub use error::ErrorKind;
-pub use layer::{LayerError, Limits, disk_from_tar};
+pub use layer::{LayerError, Limits, disk_of_file};
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{LayerStep, Progress};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference};

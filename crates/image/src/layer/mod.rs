@@ -19,7 +19,7 @@ pub use decompress::{Decompressor, Limits};
 pub use error::LayerError;
 pub use finish::{Converted, RootEntry, Summary};
 pub use lower::Lower;
-pub use stream::{Source, convert, disk_from_tar};
+pub use stream::{Source, convert, disk_of_file};
 pub use tarmap::TarMap;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+use crate::tar::{BLOCK, entry_header, trailer};
 
 use super::convert::read_tar;
 use super::decompress::{Decompressor, Limits};
@@ -49,14 +50,28 @@ pub fn convert(
     })
 }
 
-/// Makes a disk of a tar alone, for what is no image's layer. Both files are empty, readable and writable; `scratch`
-/// is of no use afterwards.
+/// Makes a disk with one file, owned by root, for what is no image's layer. `path` is relative and has at most 100 bytes.
+/// The files are empty, readable and writable; `scratch` is of no use afterwards.
 ///
 /// # Errors
 /// See [`LayerError`].
-pub fn disk_from_tar(tar: impl Read + Send, disk: File, scratch: (File, File)) -> Result<(), LayerError> {
+///
+/// # Panics
+/// The path is longer.
+pub fn disk_of_file(
+    path: &str,
+    mode: u16,
+    content: &[u8],
+    disk: File,
+    scratch: (File, File),
+) -> Result<(), LayerError> {
+    let mut tar =
+        entry_header(path.as_bytes(), b'0', mode, content.len() as u64, 0).expect("the path is short");
+    tar.extend(content);
+    tar.resize(tar.len().next_multiple_of(BLOCK), 0);
+    tar.extend(trailer());
     let files = Source { disk, scratch: scratch.0, map: scratch.1 };
-    let (converted, diff_id) = convert(tar, Limits::default(), files)?;
+    let (converted, diff_id) = convert(&tar[..], Limits::default(), files)?;
     let mut uuid = [0; 16];
     uuid.copy_from_slice(&diff_id.bytes()[..16]);
     converted.finish(&Lower::default(), uuid).map(drop)

@@ -13,10 +13,9 @@ pub fn measure(instance: &Instance, table: &mut Table) {
     let processes = instance.pod_processes();
     let shim =
         processes.iter().find(|process| process.command.contains("containerd-shim")).expect("a shim runs");
-    let pss = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.pid)).unwrap(), "Pss:");
-    table.bytes("shim, PSS", pss, 8 << 20);
+    table.bytes("shim, PSS", pss(shim.pid).unwrap(), 8 << 20);
     let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
-    let vmm = field(&fs::read_to_string(format!("/proc/{}/smaps_rollup", qemu.pid)).unwrap(), "Pss:");
+    let vmm = pss(qemu.pid).unwrap();
     let pods = instance.hyper(&["pod", "ls", "-q"]).run().ok().out();
     let show = ["pod", "inspect", "--format", "{{.AgentMemory}}", pods.trim()];
     let agent = instance.hyper(&show).run().ok().out();
@@ -33,12 +32,8 @@ pub fn measure(instance: &Instance, table: &mut Table) {
 
 /// What all processes of pods take more when there is one more.
 fn further(instance: &Instance) -> u64 {
-    let total = || -> u64 {
-        let pss = |pid: i32| {
-            fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).map(|text| field(&text, "Pss:"))
-        };
-        instance.pod_processes().iter().filter_map(|process| pss(process.pid).ok()).sum()
-    };
+    let total =
+        || -> u64 { instance.pod_processes().iter().filter_map(|process| pss(process.pid).ok()).sum() };
     let names = [0, 1].map(|_| instance.name("further"));
     let totals = names.each_ref().map(|name| {
         instance.hyper(&["run", "-d", "--name", name, "busybox:latest", "sleep", "600"]).run().ok();
@@ -47,6 +42,11 @@ fn further(instance: &Instance) -> u64 {
     });
     instance.hyper(&["rm", "-f", &names[0], &names[1]]).run().ok();
     totals[1] - totals[0]
+}
+
+/// Proportional memory of a process, in bytes.
+fn pss(pid: i32) -> std::io::Result<u64> {
+    fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).map(|text| field(&text, "Pss:"))
 }
 
 /// The value of a `Name: N kB` line, in bytes.

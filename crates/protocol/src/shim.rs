@@ -375,6 +375,8 @@ pub struct TemplateManifest {
 impl TemplateManifest {
     /// Name of the file that holds it, in the template's directory; written last.
     pub const FILE: &'static str = "template.json";
+    /// How the names of directories begin, beside the templates, that are being made or removed.
+    pub const UNFINISHED: &'static str = ".new-";
 }
 
 /// By what a change of a file is noticed.

@@ -187,9 +187,8 @@ pub async fn meet(
 /// Release of the guest kernel and, of one that booted until `hello`, when it began, by its own clock.
 pub async fn identify(guest: &Guest, hello: Option<SystemTime>, timeline: &Timeline) -> Option<String> {
     match guest.repeat(&Request::Ping).await {
-        Ok(pong @ Reply::Pong { .. }) => {
-            guest.heard(&pong);
-            let Reply::Pong { kernel, uptime_ns, .. } = pong else { return None };
+        Ok(Reply::Pong { kernel, uptime_ns, rss, .. }) => {
+            guest.set_agent_rss(rss);
             let began = SystemTime::now().checked_sub(Duration::from_nanos(uptime_ns));
             if let (Some(began), Some(hello)) = (began, hello)
                 && began < hello

@@ -84,11 +84,9 @@ impl Guest {
         Some(self.agent_rss.load(Ordering::Relaxed)).filter(|&bytes| bytes > 0)
     }
 
-    /// Takes note of what the agent says of itself.
-    pub fn heard(&self, pong: &Reply) {
-        if let Reply::Pong { rss, .. } = pong {
-            self.agent_rss.store(*rss, Ordering::Relaxed);
-        }
+    /// Takes note of the bytes that the agent says it takes.
+    pub fn set_agent_rss(&self, bytes: u64) {
+        self.agent_rss.store(bytes, Ordering::Relaxed);
     }
 
     /// Asks the guest from time to time; returns when it has been silent for too long.
@@ -102,8 +100,8 @@ impl Guest {
             match timeout(SILENCE, link.call(&Request::Ping)).await {
                 // A link that broke is the other branch's business.
                 Ok(Err(CallError::Link(_))) => link.closed().await,
-                Ok(Ok(pong)) => self.heard(&pong),
-                Ok(Err(_)) => {}
+                Ok(Ok(Reply::Pong { rss, .. })) => self.set_agent_rss(rss),
+                Ok(_) => {}
                 // It was paused while it was asked.
                 Err(_) if *resting.borrow() => {}
                 Err(_) => return format!("the guest has not answered for {} s", SILENCE.as_secs()),

@@ -280,25 +280,15 @@ impl Pod {
         let first = self.processes().into_iter().filter(|process| process.target.exec.is_none());
         let counted = first.map(|process| (process.target.container.clone(), process.fanout.sessions()));
         let sessions = counted.filter(|(_, count)| *count > 0).collect();
-        match vm.map(|vm| vm.info()) {
-            Some(info) => PodState {
-                hypervisor: info.hypervisor.to_owned(),
-                accelerator: info.accelerator.name().to_owned(),
-                vmm_pid: Some(info.pid),
-                kernel,
-                origin,
-                agent_rss,
-                sessions,
-            },
-            None => PodState {
-                hypervisor: String::new(),
-                accelerator: String::new(),
-                vmm_pid: None,
-                kernel,
-                origin,
-                agent_rss,
-                sessions,
-            },
+        let info = vm.map(|vm| vm.info());
+        PodState {
+            hypervisor: info.map_or_else(String::new, |info| info.hypervisor.to_owned()),
+            accelerator: info.map_or_else(String::new, |info| info.accelerator.name().to_owned()),
+            vmm_pid: info.map(|info| info.pid),
+            kernel,
+            origin,
+            agent_rss,
+            sessions,
         }
     }
 

@@ -22,8 +22,8 @@ use crate::boot;
 
 /// Longest manifest.
 const MANIFEST_MAX: u64 = 64 << 10;
-/// Name in a runtime directory of the template being made.
-const UNFINISHED: &str = ".new-";
+/// Beginning of the name of a template being made or removed.
+const UNFINISHED: &str = TemplateManifest::UNFINISHED;
 
 /// How long the guest gets to come to rest before it is saved; measured: some milliseconds.
 const SETTLE: Duration = Duration::from_millis(200);

@@ -168,10 +168,13 @@ impl Hypervisor for Qemu {
         let identity =
             [file.dev(), file.ino(), file.size(), file.mtime().cast_unsigned(), file.mtime_nsec() as u64];
         // What the guest sees of the processor is that of this machine.
-        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let one = processors.split("\n\n").next().unwrap_or_default().lines();
+        let processors = fs::File::open("/proc/cpuinfo").ok()?;
+        // The first says it all, and on a large machine the rest takes the kernel long to tell.
+        let one = io::BufRead::lines(io::BufReader::new(processors))
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty());
         let fixed: Vec<_> = one
-            .filter(|line| ["model name", "microcode", "flags"].iter().any(|f| line.starts_with(f)))
+            .filter(|line| ["model name", "microcode", "flags"].iter().any(|name| line.starts_with(name)))
             .collect();
         let machine = argv::template_kind(config, &self.probe);
         Some(format!("{} {identity:?}\n{machine}\n{}", program.display(), fixed.join("\n")))

@@ -4,11 +4,11 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::App;
+use super::listing;
 use super::ps::short_id;
 use crate::client::path;
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 use crate::format::{List, Row, Value, duration, ellipsis, local_time, short_size};
-use crate::output;
 
 /// Longest instruction shown.
 const CREATED_BY_WIDTH: usize = 45;
@@ -68,10 +68,7 @@ pub async fn history(app: &App, args: HistoryArgs) -> Outcome {
     };
     let rows = layers.into_iter().map(|layer| row(layer, &args, now)).collect();
     let list = List { headings: HEADINGS, table, rows };
-    let quiet_format = (args.quiet && args.format.is_none()).then_some("{{.ID}}");
-    let text = list.render(args.format.as_deref().or(quiet_format));
-    output::write(&text.map_err(|error| Failure::from_error(&error))?)?;
-    Ok(0)
+    listing::print(list, args.format.as_deref(), args.quiet)
 }
 
 fn row(layer: Layer, args: &HistoryArgs, now: i64) -> Row {

@@ -5,11 +5,11 @@ use bollard::query_parameters::ListImagesOptionsBuilder;
 use clap::Args;
 
 use super::App;
+use super::listing;
 use super::ps::{filters, short_id};
 use crate::client::ApiError;
 use crate::error::{Failure, Outcome};
 use crate::format::{List, Row, Value, duration, go_time, human_size, short_size};
-use crate::output;
 
 /// What stands for a missing name, tag or digest.
 const NONE: &str = "<none>";
@@ -77,10 +77,7 @@ pub async fn images(app: &App, args: ImagesArgs) -> Outcome {
         (false, true) => "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
     };
     let list = List { headings: HEADINGS, table, rows };
-    let quiet_format = (args.quiet && args.format.is_none()).then_some("{{.ID}}");
-    let text = list.render(args.format.as_deref().or(quiet_format));
-    output::write(&text.map_err(|error| Failure::from_error(&error))?)?;
-    Ok(0)
+    listing::print(list, args.format.as_deref(), args.quiet)
 }
 
 /// A row for every tag and, when asked for, digest of the image.

@@ -15,6 +15,7 @@ mod images;
 mod info;
 mod inspect;
 mod lifecycle;
+mod listing;
 mod load;
 mod login;
 mod logs;

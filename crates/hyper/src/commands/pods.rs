@@ -10,6 +10,7 @@ use serde_json::json;
 use super::App;
 use super::each::each;
 use super::inspect::print_objects;
+use super::listing;
 use crate::client::{ApiError, encode};
 use crate::container::{FlagError, kernel_path, labels, parse_bytes, parse_cpus, parse_pair};
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
@@ -117,10 +118,7 @@ pub async fn list(app: &App, args: PodListArgs) -> Outcome {
     let rows = pods.iter().map(|pod| row(pod, args.no_trunc, now)).collect();
     let table = "{{.ID}}\t{{.Name}}\t{{.State}}\t{{.Containers}}\t{{.Hypervisor}}\t{{.RunningFor}}";
     let list = List { headings: HEADINGS, table, rows };
-    let quiet_format = (args.quiet && args.format.is_none()).then_some("{{.ID}}");
-    let text = list.render(args.format.as_deref().or(quiet_format));
-    output::write(&text.map_err(|error| Failure::from_error(&error))?)?;
-    Ok(0)
+    listing::print(list, args.format.as_deref(), args.quiet)
 }
 
 fn row(pod: &Value, no_trunc: bool, now: i64) -> Row {

@@ -7,10 +7,10 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use clap::Args;
 
 use super::App;
+use super::listing;
 use crate::client::ApiError;
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::format::{List, Row, Value, duration, ellipsis, go_time, quote, short_size};
-use crate::output;
 
 /// Longest command shown, quotes included.
 const COMMAND_WIDTH: usize = 20;
@@ -82,10 +82,7 @@ pub async fn ps(app: &App, args: PsArgs) -> Outcome {
         table: table(&args),
         rows: containers.into_iter().map(|container| row(container, args.no_trunc, now)).collect(),
     };
-    let quiet_format = (args.quiet && args.format.is_none()).then_some("{{.ID}}");
-    let text = list.render(args.format.as_deref().or(quiet_format));
-    output::write(&text.map_err(|error| Failure::from_error(&error))?)?;
-    Ok(0)
+    listing::print(list, args.format.as_deref(), args.quiet)
 }
 
 const HEADINGS: &[(&str, &str)] = &[

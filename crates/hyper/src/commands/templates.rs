@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::App;
 use super::each::each;
+use super::listing;
 use super::prune::{confirmed, report};
 use crate::client::{ApiError, encode};
 use crate::container::{FlagError, kernel_path, parse_bytes, parse_cpus};
@@ -106,10 +107,7 @@ pub async fn list(app: &App, args: TemplateListArgs) -> Outcome {
     let rows = templates.iter().map(|template| row(template, args.no_trunc, now)).collect();
     let table = "{{.ID}}\t{{.Hypervisor}}\t{{.CPUs}}\t{{.Memory}}\t{{.Networks}}\t{{.Created}}\t{{.LastUsed}}\t{{.Size}}";
     let list = List { headings: HEADINGS, table, rows };
-    let quiet_format = (args.quiet && args.format.is_none()).then_some("{{.ID}}");
-    let text = list.render(args.format.as_deref().or(quiet_format));
-    output::write(&text.map_err(|error| Failure::from_error(&error))?)?;
-    Ok(0)
+    listing::print(list, args.format.as_deref(), args.quiet)
 }
 
 fn row(template: &Template, no_trunc: bool, now: i64) -> Row {

@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 
 use crate::cgroup::{self, Cgroup};
 use crate::container::launch::{Launch, Place};
-use crate::container::{root, seccomp};
+use crate::container::filter::Filter;
+use crate::container::root;
 use crate::disks::Disks;
 use crate::failure::{Attempt, Failed};
 use crate::pod;
@@ -23,7 +24,7 @@ use crate::process::Process;
 use crate::reaper::Reaper;
 use crate::rootfs::Rootfs;
 use crate::spec::{self, Resources, Spec};
-use crate::{devicefilter, memory, usage};
+use crate::{devicefilter, memory, steps, usage};
 
 /// Most containers of a pod.
 const MAX_CONTAINERS: usize = 256;
@@ -78,7 +79,7 @@ struct Container {
     rootfs: RefCell<Option<Rootfs>>,
     directory: PathBuf,
     paused: Cell<bool>,
-    seccomp: Option<Rc<seccomp::Filter>>,
+    filter: Option<Rc<Filter>>,
 }
 
 /// A name taken until dropped.
@@ -139,6 +140,7 @@ impl Agent {
             Request::Resize { target, width, height } => self.process(&target)?.resize(width, height)?,
             Request::Wait(target) => return self.process(&target)?.wait().await.map(Reply::Exited),
             Request::Delete(target) => self.delete(&target).await?,
+            Request::Steps => return Ok(steps::told()),
             Request::List => return Ok(Reply::Containers(self.list())),
             Request::Stats(id) => {
                 return Ok(Reply::Stats(Box::new(usage::stats(&self.container(&id)?.cgroup))));
@@ -212,10 +214,12 @@ impl Agent {
 
     /// Makes a container whole, or leaves nothing of it.
     async fn make(&self, wanted: Wanted) -> Result<Rc<Container>, Failed> {
+        let start = steps::now();
         let mut spec = Spec::parse(wanted.spec)?;
         let process =
             spec.process.clone().ok_or_else(|| Failed::invalid("the specification has no process"))?;
-        let filter = spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?.map(Rc::new);
+        steps::since("read specification", start);
+        let filter = wanted.filter.as_ref().map(Filter::decode).transpose()?.map(Rc::new);
         let launch = Launch::new(process, wanted.user, wanted.groups, filter.clone())?;
         cgroup::check(&spec.linux.resources)?;
         let pid_of = match &wanted.pid_of {
@@ -256,7 +260,7 @@ impl Agent {
             rootfs: RefCell::new(Some(rootfs)),
             directory,
             paused: Cell::new(false),
-            seccomp: filter,
+            filter,
         });
         let prepared = self.prepare(&container, &spec, &wanted.files, pid_of.as_deref()).await;
         if let Err(failed) = prepared {
@@ -273,14 +277,18 @@ impl Agent {
         files: &BTreeMap<String, String>,
         pid_of: Option<&OwnedFd>,
     ) -> Result<(), Failed> {
+        let start = steps::now();
         container.cgroup.apply(&spec.linux.resources)?;
+        let start = steps::since("apply limits", start);
         let devices = devicefilter::attach(container.cgroup.path(), &spec.linux.resources.devices, None)?;
         container.devices.replace(Some(devices));
+        let start = steps::since("filter devices", start);
         let files = write_files(&container.directory, files)?;
         let root = container.rootfs.borrow().as_ref().map(|rootfs| rootfs.path().to_owned());
         let root = root.ok_or_else(|| Failed::wrong_state("the container has no root filesystem"))?;
         let plan = root::Plan::new(spec, root, files)?;
         let names = own_names(spec);
+        steps::since("plan files", start);
         let place = Place::New {
             root: &plan,
             names: names.as_ref().map(|(host, domain)| (host.as_str(), domain.as_str())),
@@ -321,7 +329,7 @@ impl Agent {
             return Err(Failed::invalid(format!("the container has {MAX_EXECS} added processes already")));
         }
         let process = spec::Process::parse(exec.process)?;
-        let launch = Launch::new(process, exec.user, exec.groups, container.seccomp.clone())?;
+        let launch = Launch::new(process, exec.user, exec.groups, container.filter.clone())?;
         let process = Process::new(launch, Rc::clone(&container.cgroup), exec.stdin);
         execs.insert(exec.id, Rc::new(process));
         Ok(())

@@ -18,7 +18,7 @@ use crate::agent::{Agent, Places};
 use crate::disks::Sysfs;
 use crate::failure::{Attempt, Failed};
 use crate::port::Port;
-use crate::{cgroup, console, network, session};
+use crate::{cgroup, console, network, session, steps};
 
 /// Where the initial root is moved aside to; a directory of the initramfs.
 const ASIDE: &str = "/run";
@@ -28,6 +28,8 @@ const ASIDE: &str = "/run";
 /// # Errors
 /// The machine cannot be made ready: a mount fails or the link's port does not appear.
 pub fn run() -> Result<(), Failed> {
+    let start = steps::now();
+    steps::add("kernel", 0, start);
     rustix::process::umask(Mode::from_raw_mode(0o022));
     mount_all()?;
     // Whatever runs out of memory, it must not be the one who tells of it.
@@ -48,7 +50,9 @@ pub fn run() -> Result<(), Failed> {
         let agent = Agent::new(places, Box::new(Sysfs), true)?;
         let mut terminate =
             signal(SignalKind::terminate()).attempt(|| "listen for the signal to end".to_owned())?;
+        let start = steps::since("set up guest", start);
         let port = Port::open().await?;
+        steps::since("open link", start);
         tokio::select! {
             failed = answer(&agent, &port) => failed.map(|never| match never {}),
             () = agent.powered_off() => Ok(()),

@@ -4,7 +4,8 @@
 //! the calls that come over it; [`Agent`] is what they act on. A call to create a container goes through `spec`,
 //! `disks`, `rootfs`, `cgroup` and `devicefilter` to `container`, whose `launch` runs in the forked child; `process` and
 //! `stdio` are the agent's side of that child, `reaper` its end. `pod`, `network` and `memory` are what containers
-//! of the pod share, `usage` what they use. `uevent` and `deadline` wait for what the kernel does in its own time.
+//! of the pod share, `usage` what they use; `steps` keeps
+//! account of the time it all takes. `uevent` and `deadline` wait for what the kernel does in its own time.
 
 mod agent;
 mod boot;
@@ -26,6 +27,7 @@ mod rootfs;
 pub mod session;
 mod spec;
 mod stdio;
+mod steps;
 mod uevent;
 mod usage;
 

@@ -6,10 +6,10 @@ use std::fs;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper_protocol::agent::{Pod, Reply};
-use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::failure::{Attempt, Failed};
-use crate::network;
+use crate::{network, steps};
 
 /// Longest host or domain name, in bytes (`__NEW_UTS_LEN` of `linux/utsname.h`).
 const MAX_NAME: usize = 64;
@@ -21,12 +21,11 @@ const SECOND_NS: i64 = 1_000_000_000;
 
 /// The answer to a ping.
 pub(crate) fn pong() -> Reply {
-    let uptime = clock_gettime(ClockId::Boottime);
     Reply::Pong {
         rss: resident().unwrap_or(0),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        uptime_ns: (uptime.tv_sec * SECOND_NS + uptime.tv_nsec).cast_unsigned(),
+        uptime_ns: steps::now(),
     }
 }
 
@@ -39,11 +38,16 @@ fn resident() -> Option<u64> {
 
 /// Makes the guest a pod; what is already so stays as it is.
 pub(crate) async fn configure(pod: &Pod) -> Result<(), Failed> {
+    let start = steps::now();
     set_clock(pod.unix_time_ns)?;
     add_entropy(&pod.entropy)?;
     set_names(&pod.hostname, &pod.domainname)?;
+    let start = steps::since("set clock, entropy, names", start);
     network::configure(&pod.interfaces).await?;
-    set_parameters(&pod.sysctl)
+    let start = steps::since("set up network", start);
+    set_parameters(&pod.sysctl)?;
+    steps::since("set parameters", start);
+    Ok(())
 }
 
 fn set_clock(unix_time_ns: i64) -> Result<(), Failed> {

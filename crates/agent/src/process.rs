@@ -1,6 +1,6 @@
 //! A process that the agent has made or will make: its phases, its streams and its end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,9 +21,10 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use crate::cgroup::Cgroup;
-use crate::container::launch::{FAILED, Launch, MAX_MESSAGE, Place, READY, Streams};
+use crate::container::launch::{FAILED, Launch, MAX_MESSAGE, Marks, Place, READY, Streams};
 use crate::failure::{Attempt, Failed};
 use crate::reaper::{End as Ended, Reaper};
+use crate::steps;
 use crate::stdio::{End, Input, Output, Pipes};
 
 /// How long the way to the program may take: mounts of a container on a slow disk, but not forever.
@@ -36,6 +37,8 @@ pub(crate) struct Process {
     cgroup: Rc<Cgroup>,
     phase: RefCell<Phase>,
     exit: watch::Sender<Option<Exit>>,
+    /// When its program began, by [`steps::now`].
+    executed_ns: Cell<u64>,
     pub(crate) stdout: Output,
     /// `None` with a terminal.
     pub(crate) stderr: Option<Output>,
@@ -80,6 +83,7 @@ impl Process {
             cgroup,
             phase: RefCell::new(Phase::Defined),
             exit: watch::Sender::new(None),
+            executed_ns: Cell::new(0),
             stdout: Output::default(),
             stderr: (!terminal).then(Output::default),
             stdin: stdin.then(Input::new),
@@ -116,14 +120,19 @@ impl Process {
                 .attempt(|| "make the socket to the process".to_owned())?;
         let cgroup = self.cgroup.entry()?;
         let pipes = if self.launch.terminal() { None } else { Some(Pipes::new(self.stdin.is_some())?) };
+        let start = steps::now();
         let pid = self.fork(place, namespace, &cgroup, &theirs, pipes.as_ref())?;
         drop(theirs);
+        steps::since("fork", start);
         self.watch(pid, reaper);
         let child = Child { pid, pidfd: Rc::new(open_pidfd(pid)?) };
         let socket = watch_socket(socket)?;
         let message = tokio::time::timeout(PATIENCE, receive(&socket)).await;
         let terminal = match message {
-            Ok(Ok(Message::Ready(terminal))) => terminal,
+            Ok(Ok(Message::Ready(terminal, marks))) => {
+                marks.tell();
+                terminal
+            }
             Ok(Ok(Message::Failed(failure))) => return Err(failure.into()),
             Ok(Ok(Message::Closed)) => return Err(Failed::wrong_state("the child ended without a word")),
             Ok(Err(failed)) => return Err(failed),
@@ -188,6 +197,7 @@ impl Process {
         let exit = Exit { code: ended.code, unix_time_ns: ended.unix_time_ns, oom_killed };
         match self.phase.replace(Phase::Over) {
             Phase::Running { .. } => {
+                steps::since("program", self.executed_ns.get());
                 self.exit.send_replace(Some(exit));
             }
             Phase::Starting { .. } => {
@@ -253,6 +263,7 @@ impl Process {
             }
         };
         let pid = child.pid;
+        let start = steps::now();
         self.phase.replace(Phase::Starting { child });
         let message = match rustix::net::send(&socket, &[READY], SendFlags::NOSIGNAL) {
             Ok(_) => receive(&socket).await,
@@ -260,11 +271,12 @@ impl Process {
         };
         let failed = match message {
             Ok(Message::Closed) => {
+                self.executed_ns.set(steps::since("execute program", start));
                 self.executed();
                 return Ok(pid);
             }
             Ok(Message::Failed(failure)) => failure.into(),
-            Ok(Message::Ready(_)) => Failed::wrong_state("the child spoke out of turn"),
+            Ok(Message::Ready(..)) => Failed::wrong_state("the child spoke out of turn"),
             Err(failed) => failed,
         };
         self.give_up();
@@ -367,7 +379,7 @@ fn watch_socket(socket: OwnedFd) -> Result<Socket, Failed> {
 }
 
 enum Message {
-    Ready(Option<OwnedFd>),
+    Ready(Option<OwnedFd>, Marks),
     Failed(Failure),
     /// The child has executed, or died.
     Closed,
@@ -390,7 +402,9 @@ async fn receive(socket: &Socket) -> Result<Message, Failed> {
         .await;
     match received {
         Ok((0, _)) => Ok(Message::Closed),
-        Ok((_, descriptor)) if bytes[0] == READY => Ok(Message::Ready(descriptor)),
+        Ok((count, descriptor)) if bytes[0] == READY => {
+            Ok(Message::Ready(descriptor, Marks::decode(&bytes[1..count])))
+        }
         Ok((count, _)) if bytes[0] == FAILED => serde_json::from_slice(&bytes[1..count])
             .map(Message::Failed)
             .attempt(|| "understand the child's failure".to_owned()),

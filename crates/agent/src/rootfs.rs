@@ -16,6 +16,7 @@ use crate::container::root::{attach, make_directory, set_modified};
 use crate::deadline::until;
 use crate::disks::{self, Disks};
 use crate::failure::{Attempt, Failed};
+use crate::steps;
 
 /// Most layers of an overlay (`OVL_MAX_STACK` of `fs/overlayfs/params.h`).
 const MAX_LAYERS: usize = 500;
@@ -91,13 +92,16 @@ impl Rootfs {
             }
         }
         let (upper, work) = (point.join("upper"), point.join("work"));
+        let start = steps::now();
         make_upper(&upper, &work, root, lower.last().map(PathBuf::as_path))?;
+        let start = steps::since("prepare writable layer", start);
         make_point(&self.root)?;
         if lower.is_empty() {
             mount_bind(&upper, &self.root).attempt(|| "mount the writable layer as the root".to_owned())?;
         } else {
             mount_overlay(&lower, &upper, &work, &self.root)?;
         }
+        steps::since("unite layers", start);
         self.mounted.push(self.root.clone());
         Ok(())
     }
@@ -110,10 +114,13 @@ impl Rootfs {
         flags: MountFlags,
         point: &Path,
     ) -> Result<(), Failed> {
+        let start = steps::now();
         let node = disks::wait(finder, address).await?;
+        let start = steps::since("find disk", start);
         make_point(point)?;
         mount(&node, point, filesystem, flags, None)
             .attempt(|| format!("mount {filesystem} of the disk {address:?}"))?;
+        steps::since(if filesystem == "ext4" { "mount writable layer" } else { "mount layer" }, start);
         self.mounted.push(point.to_owned());
         self.disks.push((filesystem, node));
         Ok(())

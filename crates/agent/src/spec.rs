@@ -107,7 +107,7 @@ pub(crate) struct Linux {
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) devices: Vec<Device>,
     pub(crate) net_devices: BTreeMap<String, Value>,
-    pub(crate) seccomp: Option<Seccomp>,
+    pub(crate) seccomp: Option<Value>,
     pub(crate) rootfs_propagation: String,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) readonly_paths: Vec<String>,
@@ -246,35 +246,6 @@ pub(crate) struct Network {
     pub(crate) priorities: Vec<Value>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Seccomp {
-    pub(crate) default_action: String,
-    pub(crate) default_errno_ret: Option<u32>,
-    pub(crate) architectures: Vec<String>,
-    pub(crate) flags: Vec<String>,
-    pub(crate) listener_path: String,
-    pub(crate) syscalls: Vec<Syscalls>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Syscalls {
-    pub(crate) names: Vec<String>,
-    pub(crate) action: String,
-    pub(crate) errno_ret: Option<u32>,
-    pub(crate) args: Vec<Argument>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Argument {
-    pub(crate) index: u32,
-    pub(crate) value: u64,
-    pub(crate) value_two: u64,
-    pub(crate) op: String,
-}
-
 impl Spec {
     /// Reads a specification and refuses what a guest cannot do.
     pub(crate) fn parse(spec: Value) -> Result<Spec, Failed> {
@@ -296,6 +267,8 @@ impl Spec {
             ("linux.gidMappings", !linux.gid_mappings.is_empty()),
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.mountLabel", !linux.mount_label.is_empty()),
+            // It comes compiled.
+            ("linux.seccomp", linux.seccomp.is_some()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),
             ("linux.personality", linux.personality.is_some()),

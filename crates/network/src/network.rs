@@ -1,7 +1,7 @@
 //! The default bridge network of one instance.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ const TAP_OWNER: u32 = 0;
 pub struct Network {
     fixed: Arc<Fixed>,
     state: Arc<Mutex<State>>,
+    /// Held while the bridge is looked at and mended.
+    mending: Arc<Mutex<()>>,
 }
 
 /// What never changes while the network is open.
@@ -49,11 +51,14 @@ struct Fixed {
     links: Links,
 }
 
-/// Who is attached; held for the whole of every operation that changes the host.
+/// Who is attached. Not held while the kernel makes or removes a tap, which takes it tens of milliseconds: pods come and
+/// go side by side, each with an address of its own.
 #[derive(Debug)]
 struct State {
     addresses: Allocator,
     endpoints: BTreeMap<String, Endpoint>,
+    /// Addresses that are taken until their taps are gone.
+    leaving: BTreeSet<Ipv4Addr>,
     forwarder: Option<Forwarder>,
 }
 
@@ -89,8 +94,10 @@ impl Network {
             state: Arc::new(Mutex::new(State {
                 addresses: Allocator::new(subnet),
                 endpoints: BTreeMap::new(),
+                leaving: BTreeSet::new(),
                 forwarder: None,
             })),
+            mending: Arc::default(),
         })
     }
 
@@ -118,7 +125,7 @@ impl Network {
     /// [`NetworkError::hint`].
     pub async fn ensure(&self) -> Result<(), NetworkError> {
         let mut state = self.state.lock().await;
-        self.fixed.bridge().await?;
+        self.bridge().await?;
         let endpoints: Vec<Endpoint> = state.endpoints.values().cloned().collect();
         self.fixed.rules(&endpoints, Senders::Add).await?;
         self.serve_names(&mut state).await.map(drop)
@@ -127,48 +134,78 @@ impl Network {
     /// Gives `pod` an address and a tap on the bridge, and brings up or
     /// restores first whatever of [`ensure`](Self::ensure) is missing. A pod
     /// that is attached already gets the same endpoint again, its tap and rules
-    /// restored. A failed call leaves nothing behind of the new endpoint.
+    /// restored; calls for one pod must not overlap. A failed call leaves nothing
+    /// behind of the new endpoint.
     ///
     /// # Errors
     /// As `ensure`, and when the subnet is exhausted.
     pub async fn attach(&self, pod: &str) -> Result<Endpoint, NetworkError> {
-        let mut state = self.state.lock().await;
-        if let Some(endpoint) = state.endpoints.get(pod).cloned() {
-            self.place(&mut state, &endpoint).await?;
-            return Ok(endpoint);
-        }
-        let address = state.addresses.take()?;
-        let endpoint = self.endpoint(pod, address);
-        if let Err(error) = self.place(&mut state, &endpoint).await {
-            if let Err(cleanup) = self.withdraw(&endpoint).await {
-                tracing::warn!(tap = endpoint.tap, %cleanup, "a tap of a failed attachment stays");
+        let (network, pod) = (self.clone(), pod.to_owned());
+        whole(async move { network.attach_whole(pod).await }).await
+    }
+
+    async fn attach_whole(&self, pod: String) -> Result<Endpoint, NetworkError> {
+        let (endpoint, new) = {
+            let mut state = self.state.lock().await;
+            match state.endpoints.get(&pod).cloned() {
+                Some(endpoint) => (endpoint, false),
+                None => {
+                    let endpoint = self.endpoint(&pod, state.addresses.take()?);
+                    state.endpoints.insert(pod.clone(), endpoint.clone());
+                    (endpoint, true)
+                }
             }
-            state.addresses.release(address.addr());
-            return Err(error);
+        };
+        match self.place(&endpoint).await {
+            Ok(()) => {
+                tracing::debug!(pod, tap = endpoint.tap, address = %endpoint.address, "attached");
+                Ok(endpoint)
+            }
+            Err(error) if !new => Err(error),
+            Err(error) => {
+                if let Err(cleanup) = self.withdraw(&endpoint).await {
+                    tracing::warn!(tap = endpoint.tap, %cleanup, "a tap of a failed attachment stays");
+                }
+                let mut state = self.state.lock().await;
+                state.endpoints.remove(&pod);
+                state.addresses.release(endpoint.address.addr());
+                Err(error)
+            }
         }
-        tracing::debug!(pod, tap = endpoint.tap, %address, "attached");
-        state.endpoints.insert(pod.to_owned(), endpoint.clone());
-        Ok(endpoint)
     }
 
     /// Removes the tap, even one that a dying VM still holds open, and frees
-    /// the address; repeating it is no error.
+    /// the address; repeating it is no error, even before the first call is done.
     ///
     /// # Errors
     /// When the kernel or nft refuses; the address then stays taken.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let mut state = self.state.lock().await;
-        self.check(endpoint)?;
-        // An address may long belong to another pod when a detach is repeated.
+        let (network, endpoint) = (self.clone(), endpoint.clone());
+        whole(async move { network.detach_whole(endpoint).await }).await
+    }
+
+    async fn detach_whole(&self, endpoint: Endpoint) -> Result<(), NetworkError> {
         let address = endpoint.address.addr();
-        if state.endpoints.values().any(|other| other.pod != endpoint.pod && other.address.addr() == address)
         {
-            return Ok(());
+            let mut state = self.state.lock().await;
+            self.check(&endpoint)?;
+            // An address may long belong to another pod when a detach is repeated.
+            let mut others = state.endpoints.values().filter(|other| other.pod != endpoint.pod);
+            if others.any(|other| other.address.addr() == address) || !state.leaving.insert(address) {
+                return Ok(());
+            }
+            state.endpoints.remove(&endpoint.pod);
+            // Not given to anybody else meanwhile, also when it counted as free.
+            let _ = state.addresses.reserve(address);
         }
-        self.withdraw(endpoint).await?;
-        state.endpoints.remove(&endpoint.pod);
-        state.addresses.release(address);
-        Ok(())
+        let withdrawn = self.withdraw(&endpoint).await;
+        let mut state = self.state.lock().await;
+        state.leaving.remove(&address);
+        match withdrawn {
+            Ok(()) => state.addresses.release(address),
+            Err(_) => drop(state.endpoints.insert(endpoint.pod.clone(), endpoint)),
+        }
+        withdrawn
     }
 
     /// After a restart: takes `keep` for the endpoints there are, restores
@@ -198,7 +235,7 @@ impl Network {
         if keep.is_empty() && !links.iter().any(|link| link.name == self.fixed.instance.bridge()) {
             return Ok(());
         }
-        let bridge = self.fixed.bridge().await?;
+        let bridge = self.bridge().await?;
         for endpoint in keep {
             self.fixed.tap(endpoint, &bridge).await?;
         }
@@ -214,8 +251,8 @@ impl Network {
     /// refuses.
     pub async fn teardown(&self) -> Result<(), NetworkError> {
         let mut state = self.state.lock().await;
-        if !state.endpoints.is_empty() {
-            return Err(NetworkError::InUse(state.endpoints.len()));
+        if !state.endpoints.is_empty() || !state.leaving.is_empty() {
+            return Err(NetworkError::InUse(state.endpoints.len() + state.leaving.len()));
         }
         state.forwarder = None;
         let instance = &self.fixed.instance;
@@ -288,11 +325,18 @@ impl Network {
     }
 
     /// Brings up all that `endpoint` needs on the host.
-    async fn place(&self, state: &mut State, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let bridge = self.fixed.bridge().await?;
-        self.fixed.tap(endpoint, &bridge).await?;
-        self.fixed.rules(std::slice::from_ref(endpoint), Senders::Add).await?;
-        self.serve_names(state).await.map(drop)
+    async fn place(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
+        let bridge = self.bridge().await?;
+        let tap = self.fixed.tap(endpoint, &bridge);
+        let rules = self.fixed.rules(std::slice::from_ref(endpoint), Senders::Add);
+        tokio::try_join!(tap, rules)?;
+        self.serve_names(&mut *self.state.lock().await).await.map(drop)
+    }
+
+    /// Makes sure of the bridge and of forwarding.
+    async fn bridge(&self) -> Result<Link, NetworkError> {
+        let _one_at_a_time = self.mending.lock().await;
+        self.fixed.bridge().await
     }
 
     /// Removes what [`place`](Self::place) made for this endpoint alone.
@@ -414,6 +458,18 @@ impl Fixed {
             )
         };
         routes.iter().filter(overlaps).map(sentence).collect()
+    }
+}
+
+/// Runs something to its end even if the caller is dropped half-way.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, NetworkError>> + Send + 'static,
+) -> Result<T, NetworkError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        // The runtime is shutting down, and the caller with it.
+        Err(_) => std::future::pending().await,
     }
 }
 

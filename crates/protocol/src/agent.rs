@@ -50,6 +50,8 @@ pub enum Request {
     /// Forgets a process that has ended or was never started; for the first process, the whole container:
     /// kills what is left in it, unmounts, removes its cgroup. Answers [`Reply::Done`].
     Delete(Target),
+    /// Answers [`Reply::Steps`].
+    Steps,
     /// Answers [`Reply::Containers`] with everything the agent knows, for a shim that lost the session.
     List,
     /// Answers [`Reply::Stats`].
@@ -195,14 +197,28 @@ pub struct RootDirectory {
     pub mtime_nanoseconds: u32,
 }
 
+/// A seccomp filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemCallFilter {
+    /// `struct sock_filter` after `struct sock_filter`, 1 to 4096 of them, in base64.
+    pub program: String,
+    /// `SECCOMP_FILTER_FLAG_*` of `linux/seccomp.h`.
+    pub flags: u64,
+}
+
 /// A container to create.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// Its name.
     pub id: Id,
-    /// The OCI runtime specification (`config.json`). `root.path` is ignored in favour of the disks here.
+    /// The OCI runtime specification (`config.json`). `root.path` is ignored in favour of the disks here, and
+    /// `linux.seccomp` comes compiled.
     pub spec: serde_json::Value,
+    /// What `linux.seccomp` compiles to; for every process of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<SystemCallFilter>,
     /// Read-only EROFS layers, bottom first, at most 500 (overlayfs's own bound).
     pub layers: Vec<DiskAddress>,
     /// The writable layer.
@@ -265,6 +281,13 @@ pub enum Reply {
         /// Memory of the host that the agent itself takes in the guest, in bytes (its resident set).
         rss: u64,
     },
+    /// To [`Request::Steps`].
+    Steps {
+        /// Now, in nanoseconds of the guest's `CLOCK_BOOTTIME`, which begins with its kernel.
+        now_ns: u64,
+        /// The newest steps, in order of their ends.
+        steps: Vec<Step>,
+    },
     /// To [`Request::Start`].
     Started {
         /// The process's number in the guest.
@@ -282,6 +305,18 @@ pub enum Reply {
     Offset(u64),
     /// It could not be done.
     Failed(Failure),
+}
+
+/// Something that the agent has done on the way to a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What was done (`mount layer`, `device filter`, …).
+    pub name: String,
+    /// When it began, in nanoseconds of the guest's `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
 }
 
 /// How a process ended.

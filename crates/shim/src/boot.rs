@@ -157,7 +157,7 @@ async fn start(
     Ok((hypervisor.launch(vm_config).await?, Origin::NoTemplate { key, unsound }))
 }
 
-/// Waits for the agent and makes the guest this pod. When that fails, or takes longer than until `deadline`, the VM is
+/// Waits for the agent, calls `listening`, and makes the guest this pod. When that fails, or takes longer than until `deadline`, the VM is
 /// killed, and the error ends with what the guest last wrote to its console.
 ///
 /// # Errors
@@ -167,8 +167,9 @@ pub async fn meet(
     config: &PodConfig,
     deadline: Instant,
     timeline: &Timeline,
+    listening: impl FnOnce(),
 ) -> Result<Guest, ShimError> {
-    let opening = Guest::open(vm.clone(), pod(config), timeline);
+    let opening = Guest::open(vm.clone(), pod(config), timeline, listening);
     let why = tokio::select! {
         biased;
         opened = opening => match opened {
@@ -184,17 +185,11 @@ pub async fn meet(
     Err(ShimError::Failed(format!("the guest did not boot: {why}{}", last_lines(&vm.console_tail()))))
 }
 
-/// Release of the guest kernel and, of one that booted until `hello`, when it began, by its own clock.
-pub async fn identify(guest: &Guest, hello: Option<SystemTime>, timeline: &Timeline) -> Option<String> {
+/// Release of the guest kernel.
+pub async fn identify(guest: &Guest) -> Option<String> {
     match guest.repeat(&Request::Ping).await {
-        Ok(Reply::Pong { kernel, uptime_ns, rss, .. }) => {
+        Ok(Reply::Pong { kernel, rss, .. }) => {
             guest.set_agent_rss(rss);
-            let began = SystemTime::now().checked_sub(Duration::from_nanos(uptime_ns));
-            if let (Some(began), Some(hello)) = (began, hello)
-                && began < hello
-            {
-                timeline.guest("kernel boot", began, hello);
-            }
             Some(kernel.chars().filter(|c| !c.is_control()).take(64).collect())
         }
         Ok(reply) => {

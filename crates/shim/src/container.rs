@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper_protocol::agent::{self, Writable};
+use hyper_protocol::agent::{self, SystemCallFilter, Writable};
 use hyper_protocol::shim::ContainerConfig;
 use serde_json::Value;
 
@@ -208,6 +208,7 @@ pub fn read_spec(bundle: &Path) -> Result<Value, ShimError> {
 pub fn to_agent(
     request: &NewContainer,
     mut spec: Value,
+    filter: Option<SystemCallFilter>,
     writable: Writable,
     plugged: &Plugged,
 ) -> agent::Container {
@@ -218,6 +219,7 @@ pub fn to_agent(
     agent::Container {
         id: request.id.clone(),
         spec,
+        filter,
         layers: plugged.layers(),
         writable,
         root: config.root,

@@ -6,19 +6,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hyper_link::{CallError, HostLink, Stream};
 use hyper_protocol::agent::{self, Reply, Request};
+use hyper_protocol::shim::Phase;
 use hyper_vm::Vm;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::boot;
 use crate::error::{ShimError, chain};
-use crate::timeline::Timeline;
+use crate::timeline::{Timeline, guest_phases};
 
 /// How often a guest is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// How long a guest may be silent, over an open link or a lost one, before it counts as dead. A guest that swaps or
 /// runs in software on a busy host is silent for seconds.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a guest may take to tell its steps: nobody's start waits for it.
+const STEPS: Duration = Duration::from_secs(1);
 /// How long one try to find a lost link may take.
 const RECONNECT: Duration = Duration::from_secs(10);
 
@@ -42,11 +45,16 @@ enum Session {
 }
 
 impl Guest {
-    /// Opens the first session, waiting for the agent without bound, and configures the guest.
+    /// Opens the first session, waiting for the agent without bound, calls `listening`, and configures the guest.
     ///
     /// # Errors
     /// The VM ended, or the agent refused.
-    pub async fn open(vm: Arc<dyn Vm>, pod: agent::Pod, timeline: &Timeline) -> Result<Self, ShimError> {
+    pub async fn open(
+        vm: Arc<dyn Vm>,
+        pod: agent::Pod,
+        timeline: &Timeline,
+        listening: impl FnOnce(),
+    ) -> Result<Self, ShimError> {
         let start = SystemTime::now();
         let link = loop {
             match connect(&*vm).await {
@@ -62,6 +70,7 @@ impl Guest {
             }
         };
         timeline.since("agent hello", start);
+        listening();
         let start = SystemTime::now();
         link.call(&boot::configure(&pod)).await?;
         timeline.since("configure", start);
@@ -87,6 +96,16 @@ impl Guest {
     /// Takes note of the bytes that the agent says it takes.
     pub fn set_agent_rss(&self, bytes: u64) {
         self.agent_rss.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Its steps since `begin` (microseconds since 1970-01-01 UTC); `None` of a guest that does not answer at once.
+    pub async fn steps(&self, begin: i64) -> Option<Vec<Phase>> {
+        match timeout(STEPS, self.call(&Request::Steps)).await {
+            Ok(Ok(Reply::Steps { now_ns, steps })) => {
+                Some(guest_phases(steps, now_ns, SystemTime::now(), begin))
+            }
+            _ => None,
+        }
     }
 
     /// Asks the guest from time to time; returns when it has been silent for too long.

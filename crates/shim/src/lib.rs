@@ -22,6 +22,7 @@ mod phase;
 mod pod;
 mod process;
 mod run;
+mod seccomp;
 mod serve;
 mod service;
 mod service_socket;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper_protocol::agent::{Exit, Request};
-use hyper_protocol::shim::{ExitRecord, Identity, Origin, PodConfig, PodState};
+use hyper_protocol::shim::{ExitRecord, Identity, Origin, Phase as Step, PodConfig, PodState};
 use hyper_vm::{Pausing, Vm};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -75,14 +75,34 @@ pub enum Phase {
     Empty,
     /// Configured.
     Created(Arc<PodConfig>),
-    /// The VM is on the way, and there once it can be plugged into.
-    Booting(Arc<PodConfig>, Option<Arc<dyn Vm>>),
+    /// The VM is on the way.
+    Booting(Arc<PodConfig>, Boot),
     /// The agent answers.
     Running(Arc<Live>),
     /// The VM is being stopped.
     Stopping(Arc<PodConfig>),
     /// The VM is gone.
     Stopped(Option<Arc<PodConfig>>, Ending),
+}
+
+/// How far a VM is that is on the way.
+#[derive(Clone)]
+pub enum Boot {
+    /// There is none yet.
+    Launching,
+    /// Its guest would not notice a disk.
+    Silent(Arc<dyn Vm>),
+    /// Disks can be plugged into it; whether the guest is the pod already is not known.
+    Listening(Arc<dyn Vm>),
+}
+
+impl Boot {
+    fn vm(&self) -> Option<&Arc<dyn Vm>> {
+        match self {
+            Self::Launching => None,
+            Self::Silent(vm) | Self::Listening(vm) => Some(vm),
+        }
+    }
 }
 
 impl Phase {
@@ -137,6 +157,7 @@ pub struct Pod {
     choose: Box<Choose>,
     kernel: Mutex<Option<String>>,
     origin: Mutex<Origin>,
+    guest_steps: Mutex<Vec<Step>>,
     autostop: AtomicBool,
 }
 
@@ -157,6 +178,7 @@ impl Pod {
             choose,
             kernel: Mutex::new(None),
             origin: Mutex::default(),
+            guest_steps: Mutex::default(),
             autostop: AtomicBool::new(false),
         })
     }
@@ -190,7 +212,7 @@ impl Pod {
         self.phase.send_if_modified(|phase| match (phase::pod(phase.kind(), PodRequest::Boot), &phase) {
             (Verdict::Allowed, Phase::Created(config)) => {
                 booting = Some(config.clone());
-                *phase = Phase::Booting(config.clone(), None);
+                *phase = Phase::Booting(config.clone(), Boot::Launching);
                 true
             }
             _ => false,
@@ -232,7 +254,7 @@ impl Pod {
         }
     }
 
-    /// The VM as soon as disks can be plugged into it.
+    /// The VM as soon as its guest notices disks that are plugged into it.
     ///
     /// # Errors
     /// When it is neither booting nor running.
@@ -245,7 +267,7 @@ impl Pod {
             }
             match &now {
                 Phase::Running(live) => return Ok(live.vm.clone()),
-                Phase::Booting(_, Some(vm)) => return Ok(vm.clone()),
+                Phase::Booting(_, Boot::Listening(vm)) => return Ok(vm.clone()),
                 _ => {}
             }
             if phase.changed().await.is_err() {
@@ -269,7 +291,7 @@ impl Pod {
         let phase = self.phase();
         let vm = match &phase {
             Phase::Running(live) => Some(&live.vm),
-            Phase::Booting(_, vm) => vm.as_ref(),
+            Phase::Booting(_, boot) => boot.vm(),
             _ => None,
         };
         let (kernel, origin) = (lock(&self.kernel).clone(), lock(&self.origin).clone());
@@ -289,6 +311,24 @@ impl Pod {
             origin,
             agent_rss,
             sessions,
+        }
+    }
+
+    /// When the steps of its start were, by the host's clock and the guest's.
+    pub async fn steps(&self) -> Vec<Step> {
+        self.note_guest_steps().await;
+        let mut steps = self.timeline.phases();
+        steps.extend(lock(&self.guest_steps).iter().cloned());
+        steps
+    }
+
+    /// Takes the guest's steps down; they outlive the guest then.
+    pub async fn note_guest_steps(&self) {
+        let begin = self.timeline.phases().iter().map(|phase| phase.start_us).min();
+        if let (Phase::Running(live), Some(begin)) = (self.phase(), begin)
+            && let Some(steps) = live.guest.steps(begin).await
+        {
+            *lock(&self.guest_steps) = steps;
         }
     }
 
@@ -459,12 +499,17 @@ impl Pod {
             _ => None,
         };
         *lock(&self.origin) = origin;
-        let go_on = self.advance(PodPhase::Booting, Phase::Booting(config.clone(), Some(vm.clone())));
+        // A clone's guest has long been listening.
+        let boot = if template.is_some() { Boot::Listening } else { Boot::Silent };
+        let go_on = self.advance(PodPhase::Booting, Phase::Booting(config.clone(), boot(vm.clone())));
         if !go_on {
             // Stopped meanwhile.
             return vm.kill().await;
         }
-        let guest = match boot::meet(vm.clone(), &config, deadline, &self.timeline).await {
+        let listening = || {
+            self.advance(PodPhase::Booting, Phase::Booting(config.clone(), Boot::Listening(vm.clone())));
+        };
+        let guest = match boot::meet(vm.clone(), &config, deadline, &self.timeline, listening).await {
             Ok(guest) => guest,
             Err(error) => {
                 vm.kill().await;
@@ -479,7 +524,6 @@ impl Pod {
                 return;
             }
         };
-        let hello = SystemTime::now();
         let live = Arc::new(Live { config, vm: vm.clone(), guest });
         if !self.advance(PodPhase::Booting, Phase::Running(live.clone())) {
             live.guest.end("the pod was stopped");
@@ -487,8 +531,7 @@ impl Pod {
         }
         let info = vm.info();
         tracing::info!(pod = %self.id, pid = info.pid, accelerator = %info.accelerator, "the guest is up");
-        let booted = !matches!(&*lock(&self.origin), Origin::Cloned(_));
-        let kernel = boot::identify(&live.guest, booted.then_some(hello), &self.timeline);
+        let kernel = boot::identify(&live.guest);
         let keep = async {
             *lock(&self.kernel) = kernel.await;
             live.guest.keep().await
@@ -533,7 +576,7 @@ impl Pod {
                 live.vm.kill().await;
                 live.guest.end(&reason);
             }
-            Phase::Booting(_, Some(vm)) => vm.kill().await,
+            Phase::Booting(_, Boot::Silent(vm) | Boot::Listening(vm)) => vm.kill().await,
             // A launch that is under way finds out by itself.
             _ => {}
         }

@@ -94,7 +94,7 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
             }
             PodReply::Released
         }
-        PodRequest::Timeline => PodReply::Timeline(pod.timeline.phases()),
+        PodRequest::Timeline => PodReply::Timeline(pod.steps().await),
         PodRequest::Inspect => PodReply::Pod(pod.inspect()),
         PodRequest::Rest => pod.rest().await.map_or_else(failed, |()| PodReply::Done),
         PodRequest::Wake(identity) => pod.wake(*identity).await.map_or_else(failed, |()| PodReply::Done),

@@ -15,6 +15,7 @@ use crate::events::Event;
 use crate::phase::ProcessRequest;
 use crate::pod::{Live, Pod};
 use crate::process::{Process, State, Streams};
+use crate::seccomp;
 use crate::stdio::{self, JsonLog};
 
 /// Signal numbers are 1 to this (`SIGRTMAX` on Linux).
@@ -49,7 +50,8 @@ pub async fn create(pod: &Arc<Pod>, request: NewContainer) -> Result<(), ShimErr
 }
 
 async fn make(pod: &Arc<Pod>, request: NewContainer) -> Result<Container, ShimError> {
-    let spec = container::read_spec(&request.bundle)?;
+    let mut spec = container::read_spec(&request.bundle)?;
+    let filter = seccomp::take(&mut spec)?;
     let rootfs = Rootfs::open(&request.rootfs)?;
     let log = match request.config.log.clone() {
         None => None,
@@ -68,7 +70,7 @@ async fn make(pod: &Arc<Pod>, request: NewContainer) -> Result<Container, ShimEr
     let created = async {
         let live = pod.live().await?;
         let start = SystemTime::now();
-        let container = container::to_agent(&request, spec, writable, &plugged);
+        let container = container::to_agent(&request, spec, filter, writable, &plugged);
         live.guest.call(&Request::Create(Box::new(container))).await?;
         pod.timeline.since("create", start);
         Ok(())
@@ -242,6 +244,7 @@ async fn follow(pod: Arc<Pod>, process: Arc<Process>, following: Following) {
     }
     pod.record(&process, exit, error);
     if process.target.exec.is_none() {
+        pod.note_guest_steps().await;
         pod.stop_if_done();
     }
 }

@@ -20,6 +20,24 @@ pub struct Instruction {
 }
 
 impl Instruction {
+    /// As `struct sock_filter` lies in memory on x86-64.
+    pub fn to_bytes(self) -> [u8; 8] {
+        let [code_low, code_high] = self.code.to_le_bytes();
+        let [a, b, c, d] = self.operand.to_le_bytes();
+        [code_low, code_high, self.jump_true, self.jump_false, a, b, c, d]
+    }
+
+    /// The instruction of [`Instruction::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        let [code_low, code_high, jump_true, jump_false, a, b, c, d] = bytes;
+        Self {
+            code: u16::from_le_bytes([code_low, code_high]),
+            jump_true,
+            jump_false,
+            operand: u32::from_le_bytes([a, b, c, d]),
+        }
+    }
+
     pub(crate) fn to_kernel(self) -> libc::sock_filter {
         libc::sock_filter { code: self.code, jt: self.jump_true, jf: self.jump_false, k: self.operand }
     }

@@ -20,9 +20,10 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::identity::{self, Identity};
-use super::{capability, program, rlimit, root, seccomp};
+use super::filter::Filter;
+use super::{capability, program, rlimit, root};
 use crate::failure::{Attempt, Failed};
-use crate::spec;
+use crate::{spec, steps};
 
 /// First byte of the child's message when it is ready to execute.
 pub(crate) const READY: u8 = b'R';
@@ -38,8 +39,37 @@ pub(crate) struct Launch {
     user: Option<String>,
     groups: Vec<String>,
     capabilities: capability::Sets,
-    filter: Option<Rc<seccomp::Filter>>,
+    filter: Option<Rc<Filter>>,
     arguments: Vec<CString>,
+}
+
+/// Steps of the child's way, each from the mark before it.
+const STEPS: [&str; 4] = ["enter cgroup", "enter namespaces", "build file tree", "find user"];
+
+/// When the child came to the steps of its way: the first mark is where it began.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(Vec<u64>);
+
+impl Marks {
+    fn next(&mut self) {
+        self.0.push(steps::now());
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|mark| mark.to_be_bytes()).collect()
+    }
+
+    /// What follows the first byte of the child's message.
+    pub(crate) fn decode(bytes: &[u8]) -> Marks {
+        Marks(bytes.as_chunks().0.iter().map(|mark| u64::from_be_bytes(*mark)).collect())
+    }
+
+    /// Notes them as steps.
+    pub(crate) fn tell(&self) {
+        for (name, marks) in STEPS.iter().zip(self.0.windows(2)) {
+            steps::add(name, marks[0], marks[1]);
+        }
+    }
 }
 
 /// Where the child goes to.
@@ -69,7 +99,7 @@ impl Launch {
         process: spec::Process,
         user: Option<String>,
         groups: Vec<String>,
-        filter: Option<Rc<seccomp::Filter>>,
+        filter: Option<Rc<Filter>>,
     ) -> Result<Launch, Failed> {
         rlimit::check(&process.rlimits)?;
         let arguments = c_strings(&process.args, "an argument")?;
@@ -110,6 +140,8 @@ impl Launch {
         cgroup: BorrowedFd<'_>,
         parent: &OwnedFd,
     ) -> Result<Identity, Failed> {
+        let mut marks = Marks::default();
+        marks.next();
         hyper_sys::child::reset_signals();
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .attempt(|| "keep the agent's memory to itself".to_owned())?;
@@ -119,10 +151,12 @@ impl Launch {
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .attempt(|| format!("set oom_score_adj to {score}"))?;
         rustix::io::write(cgroup, b"0").attempt(|| "move into the container's cgroup".to_owned())?;
+        marks.next();
         let mut terminal = None;
         match place {
             Place::New { root, names, cgroup_namespace } => {
                 enter_new(*names, *cgroup_namespace)?;
+                marks.next();
                 root.build(|| {
                     if self.terminal() {
                         terminal = Some(self.open_terminal(true)?);
@@ -134,12 +168,15 @@ impl Launch {
                 let all = Namespaces { mount: true, uts: true, cgroup: true, ..Namespaces::default() };
                 hyper_sys::namespace::join(*process, all)
                     .attempt(|| "enter the container's namespaces".to_owned())?;
+                marks.next();
                 if self.terminal() {
                     terminal = Some(self.open_terminal(false)?);
                 }
             }
         }
+        marks.next();
         let identity = self.identity()?;
+        marks.next();
         match (terminal, streams) {
             (Some((ours, theirs)), _) => {
                 fchown(&theirs, Some(Uid::from_raw(identity.uid)), None)
@@ -147,11 +184,11 @@ impl Launch {
                 rustix::process::ioctl_tiocsctty(&theirs).attempt(|| "take the terminal".to_owned())?;
                 let theirs = theirs.as_fd();
                 install(theirs, theirs, theirs)?;
-                send_ready(parent, Some(ours.as_fd()))?;
+                send_ready(parent, Some(ours.as_fd()), &marks)?;
             }
             (None, Streams::Pipes { stdin, stdout, stderr }) => {
                 self.install_pipes(*stdin, *stdout, *stderr, &identity)?;
-                send_ready(parent, None)?;
+                send_ready(parent, None, &marks)?;
             }
             (None, Streams::Terminal) => return Err(Failed::invalid("the process has no terminal")),
         }
@@ -251,8 +288,7 @@ impl Launch {
 
     fn install_filter(&self) -> Result<(), Failed> {
         let Some(filter) = &self.filter else { return Ok(()) };
-        hyper_sys::seccomp::install(&filter.program, filter.flags)
-            .attempt(|| "install the seccomp filter".to_owned())
+        filter.install()
     }
 }
 
@@ -314,14 +350,18 @@ fn c_strings(strings: &[String], what: &str) -> Result<Vec<CString>, Failed> {
         .collect()
 }
 
-fn send_ready(parent: &OwnedFd, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failed> {
+fn send_ready(
+    parent: &OwnedFd,
+    terminal: Option<BorrowedFd<'_>>,
+    marks: &Marks,
+) -> Result<(), Failed> {
     let descriptors = terminal.as_slice();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Failed::invalid("no room for the terminal's descriptor"));
     }
-    sendmsg(parent, &[IoSlice::new(&[READY])], &mut ancillary, SendFlags::NOSIGNAL)
+    sendmsg(parent, &[IoSlice::new(&[READY]), IoSlice::new(&marks.encode())], &mut ancillary, SendFlags::NOSIGNAL)
         .attempt(|| "tell the agent".to_owned())?;
     Ok(())
 }

@@ -165,6 +165,7 @@ pub fn container(id: &str, spec: Value) -> Container {
     Container {
         id: id.to_owned(),
         spec,
+        filter: None,
         layers: vec![DiskAddress::Scsi { target: 0, lun: 0 }],
         writable: Writable::Tmpfs { size: 0 },
         root: None,

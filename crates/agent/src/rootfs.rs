@@ -1,11 +1,12 @@
 //! A container's root filesystem: read-only EROFS layers under one writable layer.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper_protocol::agent::{DiskAddress, RootDirectory, Writable};
+use hyper_protocol::agent::{DiskAddress, NEW_UPPER_MTIME, RootDirectory, Writable};
 use rustix::fs::Timespec;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
@@ -155,7 +156,7 @@ fn make_point(point: &Path) -> Result<(), Failed> {
 }
 
 /// Makes the directories of the writable layer unless they are there. The union's root directory shows the
-/// attributes of the upper one, so it takes `root`'s, or those of the topmost layer.
+/// attributes of the upper one, so a new one takes `root`'s, or those of the topmost layer.
 fn make_upper(
     upper: &Path,
     work: &Path,
@@ -166,38 +167,50 @@ fn make_upper(
     if !work.exists() {
         fs::create_dir(work).attempt(failed)?;
     }
-    if upper.exists() {
-        return Ok(());
-    }
-    let topmost = || -> Result<Option<RootDirectory>, Failed> {
-        let status = lower.map(fs::metadata).transpose().attempt(failed)?;
-        Ok(status.map(|status| RootDirectory {
-            mode: status.mode(),
-            uid: status.uid(),
-            gid: status.gid(),
-            mtime: status.mtime(),
-            mtime_nanoseconds: u32::try_from(status.mtime_nsec()).unwrap_or(0),
-        }))
+    let new = match fs::metadata(upper) {
+        Ok(status) if (status.mtime(), status.mtime_nsec()) != (NEW_UPPER_MTIME, 0) => return Ok(()),
+        Ok(_) => upper.to_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // Given its name when it is complete: a guest may be killed at any time.
+            let new = upper.with_extension("new");
+            if new.exists() {
+                fs::remove_dir(&new).attempt(failed)?;
+            }
+            fs::create_dir(&new).attempt(failed)?;
+            new
+        }
+        Err(error) => return Err(error).attempt(failed),
     };
-    let root = match root {
-        Some(root) => Some(root),
-        None => topmost()?,
+    let root = match (root, lower) {
+        (Some(root), _) => root,
+        (None, Some(lower)) => attributes(&fs::metadata(lower).attempt(failed)?),
+        (None, None) => {
+            let mtime = crate::reaper::now() / 1_000_000_000;
+            RootDirectory { mode: 0o755, uid: 0, gid: 0, mtime, mtime_nanoseconds: 0 }
+        }
     };
-    // Given its name when it is complete: a guest may be killed at any time.
-    let fresh = upper.with_extension("new");
-    if fresh.exists() {
-        fs::remove_dir(&fresh).attempt(failed)?;
+    let directory = fs::File::open(&new).attempt(failed)?;
+    let status = directory.metadata().attempt(failed)?;
+    if (status.uid(), status.gid()) != (root.uid, root.gid) {
+        fchown(&directory, Some(root.uid), Some(root.gid)).attempt(failed)?;
     }
-    fs::create_dir(&fresh).attempt(failed)?;
-    let (mode, uid, gid) = root.map_or((0o755, 0, 0), |root| (root.mode & 0o7777, root.uid, root.gid));
-    chown(&fresh, Some(uid), Some(gid)).attempt(failed)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).attempt(failed)?;
-    if let Some(root) = root {
-        let modified = Timespec { tv_sec: root.mtime, tv_nsec: root.mtime_nanoseconds.into() };
-        let directory = fs::File::open(&fresh).attempt(failed)?;
-        set_modified(&directory, modified).attempt(failed)?;
+    if status.mode() & 0o7777 != root.mode & 0o7777 {
+        directory.set_permissions(fs::Permissions::from_mode(root.mode & 0o7777)).attempt(failed)?;
     }
-    fs::rename(&fresh, upper).attempt(failed)
+    // Last: this ends its being new.
+    let modified = Timespec { tv_sec: root.mtime, tv_nsec: root.mtime_nanoseconds.into() };
+    set_modified(&directory, modified).attempt(failed)?;
+    if new != upper { fs::rename(&new, upper).attempt(failed) } else { Ok(()) }
+}
+
+fn attributes(status: &fs::Metadata) -> RootDirectory {
+    RootDirectory {
+        mode: status.mode(),
+        uid: status.uid(),
+        gid: status.gid(),
+        mtime: status.mtime(),
+        mtime_nanoseconds: u32::try_from(status.mtime_nsec()).unwrap_or(0),
+    }
 }
 
 /// Mounts the union with one call per layer: all of them in one option would not fit.

@@ -2,10 +2,13 @@
 //!
 //! Making a filesystem takes longer than copying one, so there is a template for each size, made once.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper_protocol::agent::NEW_UPPER_MTIME;
 
 use rustix::fs::SeekFrom;
 use tokio::process::Command;
@@ -23,7 +26,7 @@ pub const MIN_SIZE: u64 = 32 << 20;
 pub const MAX_SIZE: u64 = 16 << 40;
 
 /// Version of [`make`]'s settings, part of the template's name.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Megabytes of the journal: the least that mke2fs gives a filesystem of ordinary size; an overlay's upper
 /// directory needs no more.
@@ -31,6 +34,15 @@ const JOURNAL_MIB: u32 = 4;
 
 /// Bytes copied at once.
 const CHUNK: usize = 1 << 20;
+
+/// Whether a layer has a journal, which keeps a filesystem sound through a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Journal {
+    /// It is mounted again by the container's next start.
+    Kept,
+    /// It is gone when its container has ended: a journal would be written for nobody, and takes the guest time.
+    None,
+}
 
 /// Makes writable layers from templates.
 #[derive(Debug)]
@@ -54,11 +66,11 @@ impl Layers {
     ///
     /// # Errors
     /// mke2fs is missing or fails, the disk is full, or another file error.
-    pub(crate) async fn create(&self, path: &Path, size: u64) -> Result<()> {
+    pub(crate) async fn create(&self, path: &Path, size: u64, journal: Journal) -> Result<()> {
         if tokio::fs::try_exists(path).await.unwrap_or(false) {
             return Ok(());
         }
-        let template = self.template(size).await?;
+        let template = self.template(size, journal).await?;
         let path = path.to_owned();
         tokio::task::spawn_blocking(move || {
             let partial = path.with_extension("partial");
@@ -71,12 +83,13 @@ impl Layers {
         .map_err(|error| EngineError::system("writable layer: work ended early", error))?
     }
 
-    async fn template(&self, size: u64) -> Result<PathBuf> {
-        let path = self.cache.join(format!("rw-{size}-v{VERSION}.ext4"));
+    async fn template(&self, size: u64, journal: Journal) -> Result<PathBuf> {
+        let kind = if journal == Journal::Kept { "rw" } else { "rm" };
+        let path = self.cache.join(format!("{kind}-{size}-v{VERSION}.ext4"));
         let _one_at_a_time = self.making.lock().await;
         if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
             let partial = path.with_extension("partial");
-            let made = make(&partial, size).await;
+            let made = make(&partial, size, journal).await;
             let made = made.and_then(|()| fs::rename(&partial, &path).map_err(|e| file_error(&path, e)));
             if let Err(error) = made {
                 let _ = fs::remove_file(&partial);
@@ -101,22 +114,30 @@ pub(crate) fn mke2fs() -> Option<PathBuf> {
     dirs.into_iter().map(|dir| dir.join("mke2fs")).find(|program| program.is_file())
 }
 
-/// Makes an empty ext4 filesystem in a sparse file.
+/// Makes an ext4 filesystem in a sparse file, empty but for the directories that the guest's overlay needs.
 ///
 /// Inode tables and journal are not written: the file is new and reads as zeros, which
 /// `assume_storage_prezeroed` tells the filesystem, so that no guest zeroes them later. No blocks are reserved
 /// for root, and there is no room for growing.
-async fn make(path: &Path, size: u64) -> Result<()> {
+async fn make(path: &Path, size: u64, journal: Journal) -> Result<()> {
     let program = mke2fs().ok_or_else(|| {
         EngineError::new(Kind::System, "cannot make a writable layer: mke2fs is not installed")
             .with_hint("install the package e2fsprogs")
     })?;
     let file = File::create(path).map_err(|source| file_error(path, source))?;
     file.set_len(size).map_err(|source| file_error(path, source))?;
-    let journal = format!("size={JOURNAL_MIB}");
+    let content = directories().map_err(|source| file_error(path, source))?;
+    let journal_size = format!("size={JOURNAL_MIB}");
+    let journal = match journal {
+        Journal::Kept => vec!["-O", "^resize_inode", "-J", &journal_size],
+        Journal::None => vec!["-O", "^resize_inode,^has_journal"],
+    };
     let output = Command::new(&program)
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-J", &journal])
-        .args(["-O", "^resize_inode", "-E", "assume_storage_prezeroed=1,nodiscard,root_owner=0:0"])
+        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096"])
+        .args(journal)
+        .args(["-E", "assume_storage_prezeroed=1,nodiscard,root_owner=0:0"])
+        .arg("-d")
+        .arg(content.path())
         .arg(path)
         .env("LC_ALL", "C")
         .kill_on_drop(true)
@@ -132,6 +153,17 @@ async fn make(path: &Path, size: u64) -> Result<()> {
         format!("cannot make a filesystem of {size} bytes: mke2fs: {}", stderr.trim().replace('\n', "; ")),
     );
     Err(error)
+}
+
+/// What a new layer holds: an upper directory marked as new, and the overlay's work directory.
+fn directories() -> io::Result<tempfile::TempDir> {
+    let content = tempfile::tempdir()?;
+    fs::create_dir(content.path().join("work"))?;
+    let upper = content.path().join("upper");
+    fs::create_dir(&upper)?;
+    let new = UNIX_EPOCH + Duration::from_secs(NEW_UPPER_MTIME.unsigned_abs());
+    File::open(&upper)?.set_times(FileTimes::new().set_modified(new))?;
+    Ok(content)
 }
 
 /// Copies a file without its holes: by reference where the filesystem can, else the data between the holes.
@@ -230,17 +262,19 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let layers = Layers::new(dir.path().to_owned());
-        let path = dir.path().join("rw.ext4");
-        layers.create(&path, 1 << 30).await.unwrap();
-        let metadata = fs::metadata(&path).unwrap();
-        assert_eq!(metadata.len(), 1 << 30);
-        assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks", metadata.blocks());
-        let check = std::process::Command::new(mke2fs().unwrap().with_file_name("e2fsck"))
-            .args(["-f", "-n"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+        for journal in [Journal::Kept, Journal::None] {
+            let path = dir.path().join(format!("{journal:?}.ext4"));
+            layers.create(&path, 1 << 30, journal).await.unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!(metadata.len(), 1 << 30);
+            assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks", metadata.blocks());
+            let check = std::process::Command::new(mke2fs().unwrap().with_file_name("e2fsck"))
+                .args(["-f", "-n"])
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::boot::{BOOT_TIMEOUT, Steps, interface, make_pod_dir};
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
+use crate::layer::Journal;
 use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State};
 use crate::registry::Pod;
 use crate::shim::{Layer, Shim};
@@ -353,8 +354,8 @@ impl Shared {
         let failed = |error| EngineError::system("cannot prepare a rehearsal", error);
         tokio::fs::create_dir(&bundle).await.map_err(failed)?;
         let writable = bundle.join("rw.ext4");
-        let (disk, created) =
-            tokio::join!(self.rehearsal_disk(), self.layers.create(&writable, self.config.storage_size));
+        let layer = self.layers.create(&writable, self.config.storage_size, Journal::Kept);
+        let (disk, created) = tokio::join!(self.rehearsal_disk(), layer);
         created?;
         let layers = [Layer { kind: "erofs", source: disk? }, Layer { kind: "ext4", source: writable }];
         let mut options = ContainerOptions {

@@ -12,6 +12,7 @@ use crate::boot::Steps;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
+use crate::layer::Journal;
 use crate::options::{ContainerRecord, LogOptions, NetworkMode, Phase};
 use crate::registry::{Container, PendingAttach, Pod};
 use crate::shim::{Layer, Shim};
@@ -111,6 +112,7 @@ impl Engine {
     async fn prepare(&self, container: &Container, record: &ContainerRecord, steps: &Steps) -> Result<Image> {
         let size = record.options.storage_size.unwrap_or(self.shared.config.storage_size);
         let writable = self.writable_layer(record);
+        let journal = if record.options.auto_remove { Journal::None } else { Journal::Kept };
         let (images, id) = (self.shared.images.clone(), record.image_id.clone());
         let image = async {
             tokio::task::spawn_blocking(move || images.get(&id))
@@ -120,7 +122,7 @@ impl Engine {
         };
         let (starting, created, image) = tokio::join!(
             self.shared.set_state(container, |state| state.phase = Phase::Starting),
-            steps.time("prepare writable layer", self.shared.layers.create(&writable, size)),
+            steps.time("prepare writable layer", self.shared.layers.create(&writable, size, journal)),
             image,
         );
         starting.and(created)?;

@@ -167,11 +167,16 @@ pub enum DiskAddress {
     },
 }
 
+/// Modification time of an upper directory that is new, in seconds since 1970-01-01 UTC: the agent gives it the
+/// attributes of the root directory. (2015-05-14, when Hyper was first announced; any time that no image has.)
+pub const NEW_UPPER_MTIME: i64 = 1_431_561_600;
+
 /// Where a container's writable layer lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Writable {
-    /// A disk with an ext4 filesystem. Upper and work directories are `upper` and `work` in it, made at need.
+    /// A disk with an ext4 filesystem. Upper and work directories are `upper` and `work` in it, made at need; an upper
+    /// one of [`NEW_UPPER_MTIME`] is new.
     Ext4(DiskAddress),
     /// The guest's memory.
     Tmpfs {

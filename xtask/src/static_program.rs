@@ -13,7 +13,7 @@ const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=stati
 const PROFILE: [&str; 7] = [
     "profile.release.opt-level=\"s\"",
     // What the workspace says of single packages is not for the guest.
-    "profile.release.package.\"*\".opt-level=\"s\"",
+    "profile.release.package.hyper-link.opt-level=\"s\"",
     "profile.release.package.tokio.opt-level=\"s\"",
     "profile.release.package.yamux.opt-level=\"s\"",
     "profile.release.lto=\"fat\"",

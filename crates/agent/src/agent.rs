@@ -14,8 +14,8 @@ use hyper_sys::child::{PidNamespace, SIGNAL_MAX};
 use tokio::sync::Notify;
 
 use crate::cgroup::{self, Cgroup};
-use crate::container::launch::{Launch, Place};
 use crate::container::filter::Filter;
+use crate::container::launch::{Launch, Place};
 use crate::container::root;
 use crate::disks::Disks;
 use crate::failure::{Attempt, Failed};

@@ -24,8 +24,8 @@ use crate::cgroup::Cgroup;
 use crate::container::launch::{FAILED, Launch, MAX_MESSAGE, Marks, Place, READY, Streams};
 use crate::failure::{Attempt, Failed};
 use crate::reaper::{End as Ended, Reaper};
-use crate::steps;
 use crate::stdio::{End, Input, Output, Pipes};
+use crate::steps;
 
 /// How long the way to the program may take: mounts of a container on a slow disk, but not forever.
 const PATIENCE: Duration = Duration::from_secs(60);

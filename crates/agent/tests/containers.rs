@@ -11,11 +11,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper_agent::{Agent, Disks, Places};
 use hyper_link::channel::Receiver;
 use hyper_link::{GuestLink, HostLink};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hyper_protocol::agent::{DiskAddress, FailureKind, Output, Reply, Request, SystemCallFilter, Writable};
 use hyper_sys::namespace::{Namespaces, leave};
 use hyper_sys::seccomp::Instruction;

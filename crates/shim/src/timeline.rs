@@ -49,7 +49,8 @@ impl Timeline {
 /// A guest's steps on the host's clock, from the answer that was read at `read`; those that began before `begin`
 /// (microseconds since 1970-01-01 UTC), in the template or for another pod, are left out.
 pub fn guest_phases(steps: Vec<Step>, now_ns: u64, read: SystemTime, begin: i64) -> Vec<Phase> {
-    let at = |ns: u64| microseconds(read) - i64::try_from(now_ns.saturating_sub(ns) / 1000).unwrap_or(i64::MAX);
+    let at =
+        |ns: u64| microseconds(read) - i64::try_from(now_ns.saturating_sub(ns) / 1000).unwrap_or(i64::MAX);
     let phases = steps.into_iter().take(KEPT).map(|step| Phase {
         name: step.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect(),
         start_us: at(step.start_ns),

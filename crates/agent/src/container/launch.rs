@@ -19,8 +19,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::identity::{self, Identity};
 use super::filter::Filter;
+use super::identity::{self, Identity};
 use super::{capability, program, rlimit, root};
 use crate::failure::{Attempt, Failed};
 use crate::{spec, steps};
@@ -350,19 +350,20 @@ fn c_strings(strings: &[String], what: &str) -> Result<Vec<CString>, Failed> {
         .collect()
 }
 
-fn send_ready(
-    parent: &OwnedFd,
-    terminal: Option<BorrowedFd<'_>>,
-    marks: &Marks,
-) -> Result<(), Failed> {
+fn send_ready(parent: &OwnedFd, terminal: Option<BorrowedFd<'_>>, marks: &Marks) -> Result<(), Failed> {
     let descriptors = terminal.as_slice();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Failed::invalid("no room for the terminal's descriptor"));
     }
-    sendmsg(parent, &[IoSlice::new(&[READY]), IoSlice::new(&marks.encode())], &mut ancillary, SendFlags::NOSIGNAL)
-        .attempt(|| "tell the agent".to_owned())?;
+    sendmsg(
+        parent,
+        &[IoSlice::new(&[READY]), IoSlice::new(&marks.encode())],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )
+    .attempt(|| "tell the agent".to_owned())?;
     Ok(())
 }
 

@@ -91,7 +91,8 @@ struct Filter {
 /// # Errors
 /// [`ShimError::Invalid`] for what is no profile, [`ShimError::Unsupported`] for what a guest cannot do.
 pub fn take(spec: &mut Value) -> Result<Option<SystemCallFilter>, ShimError> {
-    let Some(mut profile) = spec.pointer_mut("/linux").and_then(|linux| linux.as_object_mut()?.remove("seccomp"))
+    let Some(mut profile) =
+        spec.pointer_mut("/linux").and_then(|linux| linux.as_object_mut()?.remove("seccomp"))
     else {
         return Ok(None);
     };

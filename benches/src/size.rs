@@ -20,8 +20,8 @@ pub fn measure(instance: &Instance, table: &mut Table) {
     let show = ["pod", "inspect", "--format", "{{.AgentMemory}}", pods.trim()];
     let agent = instance.hyper(&show).run().ok().out();
     table.bytes("agent, RSS", agent.trim().parse().expect("a number of bytes"), 6 << 20);
-    println!("| of one idle pod: QEMU, PSS | {:.1} MiB | | | |", vmm as f64 / f64::from(1 << 20));
-    table.bytes("each further idle pod, PSS of its processes", further(instance), 45 << 20);
+    println!("| of one idle pod: QEMU, PSS | {:.1} MiB | | | |", mib(vmm));
+    further(instance, table);
     let guest = instance.binaries().directory().join("guest");
     let initramfs = fs::metadata(guest.join("initramfs.cpio")).unwrap().len();
     table.bytes("initramfs", initramfs, 4 << 20);
@@ -30,8 +30,8 @@ pub fn measure(instance: &Instance, table: &mut Table) {
     instance.hyper(&["rm", "-f", &name]).run().ok();
 }
 
-/// What all processes of pods take more when there is one more.
-fn further(instance: &Instance) -> u64 {
+/// What all processes of pods take more when there is one more, and what the memory of the youngest is.
+fn further(instance: &Instance, table: &mut Table) {
     let total =
         || -> u64 { instance.pod_processes().iter().filter_map(|process| pss(process.pid).ok()).sum() };
     let names = [0, 1].map(|_| instance.name("further"));
@@ -40,8 +40,36 @@ fn further(instance: &Instance) -> u64 {
         std::thread::sleep(std::time::Duration::from_secs(2));
         total()
     });
+    table.bytes("each further idle pod, PSS of its processes", totals[1] - totals[0], 45 << 20);
+    let processes = instance.pod_processes();
+    let qemus = processes.iter().filter(|process| process.command.contains("qemu-system"));
+    let youngest = qemus.map(|process| process.pid).max().expect("a VMM runs");
+    for (name, bytes) in parts(&fs::read_to_string(format!("/proc/{youngest}/smaps")).unwrap()) {
+        println!("| of the last one: {name} | {:.1} MiB | | | |", mib(bytes));
+    }
     instance.hyper(&["rm", "-f", &names[0], &names[1]]).run().ok();
-    totals[1] - totals[0]
+}
+
+/// The parts of a QEMU's proportional memory, by its `smaps`.
+fn parts(smaps: &str) -> [(&'static str, u64); 3] {
+    let mut parts = [("what TCG has translated", 0), ("guest memory", 0), ("the rest of QEMU", 0)];
+    let mut part = 2;
+    for line in smaps.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields.as_slice() {
+            // Nothing else is executable without being a file.
+            [_, permissions, _, _, _] if permissions.contains('x') => part = 0,
+            [_, _, _, _, _, path @ ..] if path.concat().ends_with("/memory") => part = 1,
+            [range, _, _, _, _, ..] if range.contains('-') => part = 2,
+            ["Pss:", kib, "kB"] => parts[part].1 += kib.parse::<u64>().expect("a number") << 10,
+            _ => {}
+        }
+    }
+    parts
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Proportional memory of a process, in bytes.

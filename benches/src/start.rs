@@ -1,18 +1,19 @@
-//! Starts: kept ready and cloned against podman, booted against the same QEMU booted by hand.
+//! Starts: kept ready and cloned against podman and dockerd, booted against the same QEMU booted by hand.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use hyper_e2e::command::wait_until_within;
 use hyper_e2e::{Instance, Options};
 use hyper_protocol::hello::{self, Hello, Role};
 
+use crate::docker::Docker;
+use crate::podman::Podman;
 use crate::table::Table;
 
 /// Samples of each side.
@@ -23,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Measures `hyper run --rm busybox true`, the image local and the daemon up: with a VM that boots, with one that is
 /// cloned from a template, and with one that was kept ready.
-pub fn measure(instance: &Instance, table: &mut Table) {
+pub fn measure(instance: &Instance, docker: Option<&Docker>, table: &mut Table) {
     let command_line = command_line_of_a_pod(instance);
     instance.hyper(&["template", "create"]).run().ok();
     let env = [("HYPER_POOL", "2"), ("HYPER_TEMPLATES", "")];
@@ -31,17 +32,16 @@ pub fn measure(instance: &Instance, table: &mut Table) {
     let pooled = Instance::start(Options { images: vec!["busybox:latest"], env, ..Options::default() });
     run(&pooled, &[]);
     let podman = Podman::new(instance);
-    let mut samples: [Vec<Duration>; 5] = Default::default();
+    let mut samples: [Vec<Duration>; 6] = Default::default();
     for round in 0..=RUNS {
-        wait_until_within("VMs are ready", LIMIT, || {
-            pooled.hyper(&["info"]).run().ok().out().contains("Ready: 2")
-        });
+        pooled.wait_for_spares(2);
         // The one that has another VM made ready behind it comes last.
         let took = [
             podman.run(instance),
             run(instance, &[]),
             run(instance, &["--template", "never"]),
             boot(&command_line, instance.directory()),
+            docker.map_or(Duration::ZERO, |docker| docker.run(instance)),
             run(&pooled, &[]),
         ];
         // The first round warms the caches.
@@ -52,9 +52,12 @@ pub fn measure(instance: &Instance, table: &mut Table) {
     podman.remove(instance);
     // What it keeps ready would count as left behind; it goes with the instance.
     drop(pooled);
-    let [podman, cloned, booted, by_hand, ready] = &samples;
+    let [podman, cloned, booted, by_hand, dockerd, ready] = &samples;
     let words = "`hyper run --rm IMAGE true`";
     table.times(&format!("{words}, a VM kept ready"), ready, ("podman, bridge", podman), 0.6);
+    if docker.is_some() {
+        table.times("the same", ready, ("dockerd, bridge", dockerd), 0.8);
+    }
     table.times(&format!("{words}, cloned"), cloned, ("podman, bridge", podman), 1.0);
     table.times(&format!("{words}, booted"), booted, ("QEMU by hand to its init", by_hand), 1.5);
 }
@@ -64,55 +67,6 @@ fn run(instance: &Instance, flags: &[&str]) -> Duration {
     let start = Instant::now();
     instance.hyper(&words).run().exits(0);
     start.elapsed()
-}
-
-/// Mounts the control groups, which the instance's namespaces have not: in the version that the host has.
-const CGROUPS: &str = "controllers=$(cut -d: -f2 /proc/self/cgroup | grep -v '^$' | grep -v ^name=)
-if [ -z \"$controllers\" ]; then exec mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
-mount -t tmpfs tmpfs /sys/fs/cgroup
-for controller in $controllers; do
-    mkdir /sys/fs/cgroup/$controller
-    mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller
-done";
-
-/// podman with the same image, a runtime that works in a container, and its default network.
-struct Podman {
-    storage: String,
-    directory: PathBuf,
-}
-
-impl Podman {
-    fn new(instance: &Instance) -> Self {
-        let directory = instance.directory().join("podman");
-        let storage = format!(
-            "podman --root {0}/root --runroot {0}/run --storage-driver overlay --runtime runc --cgroup-manager cgroupfs",
-            directory.display()
-        );
-        let podman = Self { storage, directory };
-        instance.sh(CGROUPS).run().ok();
-        let pull = format!("{} pull -q --tls-verify=false localhost:5000/busybox:latest", podman.storage);
-        instance.sh(&pull).timeout(Duration::from_secs(120)).run().ok();
-        podman
-    }
-
-    fn run(&self, instance: &Instance) -> Duration {
-        // Without the limits it would raise those of this machine, which not every machine allows.
-        let limits = "--ulimit nofile=1024:1024 --ulimit nproc=1000:1000";
-        let line = format!("{} run --rm {limits} localhost:5000/busybox:latest true", self.storage);
-        let start = Instant::now();
-        instance.sh(&line).run().exits(0);
-        start.elapsed()
-    }
-
-    fn remove(&self, instance: &Instance) {
-        // Its bridge is removed with its network, which a namespace of the instance has to itself.
-        let line = format!(
-            "{0} rmi -af; {0} system reset -f; umount -R /sys/fs/cgroup; ip link del cni-podman0 2>/dev/null; rm -rf {1}",
-            self.storage,
-            self.directory.display()
-        );
-        instance.sh(&line).timeout(Duration::from_secs(60)).run();
-    }
 }
 
 /// The command line of QEMU as the driver makes it, taken from a running pod.

@@ -28,6 +28,17 @@ impl Table {
         );
     }
 
+    /// A time of ours, at most `bar`.
+    pub fn time(&mut self, measure: &str, ours: Duration, bar: Duration) {
+        let verdict = self.verdict(ours <= bar);
+        println!("| {measure} | {} ms | | | ≤ {} ms {verdict} |", ours.as_millis(), bar.as_millis());
+    }
+
+    /// Our samples, with nobody to compare them with.
+    pub fn alone(&mut self, measure: &str, ours: &[Duration]) {
+        println!("| {measure} | {} | | | |", spread(ours));
+    }
+
     /// A size in bytes, at most `bar`.
     pub fn bytes(&mut self, measure: &str, bytes: u64, bar: u64) {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -24,6 +24,8 @@ pub fn cases() -> Vec<Case> {
         a_hundred_clones_are_machines_of_their_own,
         a_vm_kept_ready_becomes_the_pod_that_was_asked_for,
         vms_kept_ready_that_die_are_in_nobodys_way,
+        a_clone_gives_memory_back_and_its_template_stays_whole,
+        starts_that_the_host_has_no_memory_for_are_refused_and_the_rest_run,
     ]
     .to_vec()
 }
@@ -270,4 +272,68 @@ fn vms_kept_ready_that_die_are_in_nobodys_way() {
     });
     fill(&engine);
     stop(engine);
+}
+
+/// Memory that is a QEMU's own alone, in MiB.
+fn private_memory(engine: &Instance) -> u64 {
+    let processes = engine.pod_processes();
+    let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", qemu.pid)).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+fn a_clone_gives_memory_back_and_its_template_stays_whole() {
+    let engine = engine("0");
+    let key = engine.hyper(&["template", "create"]).run().ok().out();
+    let memory = engine.root().join("cache/templates").join(key.trim()).join("memory");
+    let whole = fs::read(&memory).unwrap();
+    let name = engine.name("burst");
+    let words =
+        ["run", "-d", "--name", &name, "--tmpfs", "/burst:size=150m", "busybox:latest", "sleep", "1000"];
+    engine.hyper(&words).run().ok();
+    let before = private_memory(&engine);
+    let in_it = |line: &str| engine.hyper(&["exec", &name, "sh", "-c", line]).run().ok();
+    in_it("dd if=/dev/zero of=/burst/file bs=1M count=100 2>/dev/null");
+    assert!(private_memory(&engine) > before + 80, "{} after {before} MiB", private_memory(&engine));
+    in_it("rm /burst/file");
+    wait_until_within("the memory is the host's again", Duration::from_secs(60), || {
+        private_memory(&engine) < before + 50
+    });
+    // What was given back is used again, and holds what is written into it.
+    in_it("yes hyper | head -c 50m > /burst/again");
+    in_it(
+        "test $(yes hyper | head -c 50m | sha256sum | cut -c1-64) = $(sha256sum < /burst/again | cut -c1-64)",
+    );
+    engine.hyper(&["rm", "-f", &name]).run().ok();
+    assert!(fs::read(&memory).unwrap() == whole, "the template was changed");
+    assert_eq!(origin(&engine, &[]), format!("cloned from template {}", key.trim()));
+}
+
+fn starts_that_the_host_has_no_memory_for_are_refused_and_the_rest_run() {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    let available: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    // Memory for four and a half, as hyperd reckons.
+    let reserve = format!("{}K", available - (576 << 10));
+    let engine = Instance::start(Options {
+        images: vec!["busybox:latest"],
+        env: vec![("HYPER_MEMORY_RESERVE".to_owned(), reserve)],
+        ..Options::default()
+    });
+    let codes: Vec<(i32, String)> = std::thread::scope(|scope| {
+        let run = || {
+            let output = engine.hyper(&["run", "--rm", "busybox:latest", "true"]).run();
+            (output.code, output.err())
+        };
+        let runs: Vec<_> = (0..16).map(|_| scope.spawn(run)).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let (ran, refused): (Vec<_>, Vec<_>) = codes.into_iter().partition(|(code, _)| *code == 0);
+    assert!(!ran.is_empty() && !refused.is_empty(), "{} ran, {} were refused", ran.len(), refused.len());
+    for (code, words) in refused {
+        assert!(code == 125 && words.contains("not enough memory for another VM"), "{code}: {words}");
+    }
+    engine.hyper(&["run", "--rm", "busybox:latest", "true"]).run().exits(0);
+    assert_eq!(engine.finish(), Vec::<String>::new());
 }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::binaries::Binaries;
-use crate::command::{Cmd, Output, wait_until};
+use crate::command::{Cmd, Output, wait_until, wait_until_within};
 use crate::docker;
 use crate::guardian::{Guardian, PREFIX};
 use crate::lab::Lab;
@@ -295,6 +295,15 @@ impl Instance {
         let mounts = self.lab.engine.mounts().into_iter().filter(|mount| !self.mounts.contains(mount));
         traces.extend(mounts.map(|mount| format!("mount {mount}")));
         traces
+    }
+
+    /// Waits until the engine keeps `count` VMs ready.
+    #[track_caller]
+    pub fn wait_for_spares(&self, count: usize) {
+        let ready = format!("Ready: {count}");
+        wait_until_within("VMs are ready", Duration::from_secs(60), || {
+            self.hyper(&["info"]).run().ok().out().contains(&ready)
+        });
     }
 
     /// Waits until removed containers have left no trace.

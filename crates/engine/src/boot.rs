@@ -171,6 +171,8 @@ impl Shared {
             let made = make(&shim).await;
             return Ok(Booted { shim, made, config });
         }
+        let _room = self.admission.admit()?;
+        let _turn = steps.time("wait for a turn", self.admission.turn()).await;
         let PodRecord { options, explicit, .. } = pod.record();
         let dir = self.config.places.pod(&pod.id);
         let mut config = self.pod_config(dir.clone(), &options, !explicit)?;

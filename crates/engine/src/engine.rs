@@ -9,6 +9,7 @@ use hyper_image::{RegistryConfig, Store};
 use hyper_network::{Network, NetworkConfig, NetworkError};
 use tokio::sync::OnceCell;
 
+use crate::admission::Admission;
 use crate::clock::Timestamp;
 use crate::db::{Db, Setting};
 use crate::error::{EngineError, Result};
@@ -45,6 +46,8 @@ pub struct EngineConfig {
     pub templates: Option<std::path::PathBuf>,
     /// VMs of the default kind that are kept ready; `None` for as many as the host's memory suggests.
     pub pool: Option<usize>,
+    /// Bytes of memory that are left to the host when VMs start; `None` for a twentieth of its memory.
+    pub memory_reserve: Option<u64>,
 }
 
 /// One instance's containers, pods and images. A clone is another handle of the same.
@@ -66,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) id: String,
     pub(crate) templates: Templates,
     pub(crate) pool: Pool,
+    pub(crate) admission: Admission,
     /// Held for reading while the VM of a container ends that nobody knows any more, or a template is made.
     pub(crate) endings: tokio::sync::RwLock<()>,
     accelerated: AtomicBool,
@@ -179,6 +183,7 @@ impl Shared {
             templates: Templates::new(config.templates.clone()),
             // Without templates each would be a boot that nobody asked for.
             pool: Pool::new(if config.templates.is_some() { config.pool } else { Some(0) }),
+            admission: Admission::new(config.memory_reserve),
             endings: tokio::sync::RwLock::default(),
             membership: tokio::sync::Mutex::default(),
             config,

@@ -211,6 +211,21 @@ fn copy_range(source: &File, target: &File, start: u64, end: u64, buffer: &mut [
 /// # Errors
 /// No such number, or not between [`MIN_SIZE`] and [`MAX_SIZE`].
 pub fn parse_size(text: &str) -> Result<u64> {
+    let size = parse_bytes(text)?;
+    if (MIN_SIZE..=MAX_SIZE).contains(&size) {
+        Ok(size)
+    } else {
+        Err(EngineError::invalid(format!(
+            "invalid size: '{text}': a writable layer has between 32 MiB and 16 TiB"
+        )))
+    }
+}
+
+/// Bytes of a number with an optional unit (`20G`, `512MiB`), in powers of 1024.
+///
+/// # Errors
+/// No such number.
+pub fn parse_bytes(text: &str) -> Result<u64> {
     let invalid = || EngineError::invalid(format!("invalid size: '{text}'"));
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -223,14 +238,7 @@ pub fn parse_size(text: &str) -> Result<u64> {
         "t" | "tb" | "tib" => 40,
         _ => return Err(invalid()),
     };
-    let size = number.checked_mul(1 << shift).ok_or_else(invalid)?;
-    if (MIN_SIZE..=MAX_SIZE).contains(&size) {
-        Ok(size)
-    } else {
-        Err(EngineError::invalid(format!(
-            "invalid size: '{text}': a writable layer has between 32 MiB and 16 TiB"
-        )))
-    }
+    number.checked_mul(1 << shift).ok_or_else(invalid)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //!   the pod's. The first is taken before the second.
 //! - What a failed start had taken (address, tap, shim, directory) is given back before the error is returned.
 
+mod admission;
 mod attach;
 mod boot;
 mod clock;
@@ -58,7 +59,7 @@ pub use hyper_network::{Endpoint, NetworkConfig, ResolvConf};
 pub use hyper_protocol::agent::{InterfaceStats, Process, Stats};
 pub use hyper_protocol::shim::{Origin, Phase as Step, PodState};
 pub use ids::{derived_id, short as short_id};
-pub use layer::{DEFAULT_SIZE as DEFAULT_STORAGE_SIZE, parse_size};
+pub use layer::{DEFAULT_SIZE as DEFAULT_STORAGE_SIZE, parse_bytes, parse_size};
 pub use life::{WaitCondition, Waiting};
 pub use list::{ContainerInfo, LIST_FILTERS, ListQuery, PRUNE_FILTERS, parse_duration};
 pub use logs::{LogLine, LogQuery, LogSource, LogStream};

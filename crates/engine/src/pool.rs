@@ -14,6 +14,7 @@ use hyper_image::LayerError;
 use hyper_network::Endpoint;
 use hyper_protocol::shim::{ContainerConfig, Identity, Origin, PodConfig};
 
+use crate::admission::kib_of;
 use crate::boot::{BOOT_TIMEOUT, Steps, interface, make_pod_dir};
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Shared};
@@ -102,15 +103,12 @@ impl Pool {
 
 /// How many spares fit the host's free memory.
 fn fitting() -> usize {
-    let kib = kib_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
+    let kib = file_kib_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
     usize::try_from((kib >> 10) / FREE_MIB_FOR_EACH).unwrap_or(0).min(AUTO_MAX as usize)
 }
 
-/// The value of a line `NAME N kB` of a file of `/proc`.
-fn kib_of(path: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    value.trim().trim_end_matches(" kB").parse().ok()
+fn file_kib_of(path: &str, name: &str) -> Option<u64> {
+    kib_of(&fs::read_to_string(path).ok()?, name)
 }
 
 /// What spares are.
@@ -155,7 +153,7 @@ impl Engine {
 fn memory_of(dir: &Path) -> u64 {
     let pss = |name: &str| -> Option<u64> {
         let pid = fs::read_to_string(dir.join(name)).ok()?;
-        kib_of(&format!("/proc/{}/smaps_rollup", pid.trim()), "Pss:")
+        file_kib_of(&format!("/proc/{}/smaps_rollup", pid.trim()), "Pss:")
     };
     [crate::shim::VMM_PID, hyper_protocol::shim::files::SHIM_PID].into_iter().filter_map(pss).sum::<u64>()
         << 10
@@ -271,6 +269,8 @@ impl Shared {
         if self.pool.spares().closed || engine.templates().await?.is_empty() {
             return Ok(false);
         }
+        // On a host that has become full they wait for the next start.
+        let Ok(_room) = self.admission.admit() else { return Ok(false) };
         let id = ids::pod_id();
         let options = PodOptions { hostname: id.clone(), ..default_kind(self.accelerated())? };
         make_pod_dir(&self.config.places.pod(&id))?;

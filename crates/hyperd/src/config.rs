@@ -18,6 +18,7 @@ usage: hyperd [OPTIONS]
   --shim PATH               the shim, instead of the one beside hyperd or in PATH (HYPER_SHIM)
   --templates DIR|never     templates that VMs are cloned from (HYPER_TEMPLATES, default ROOT/cache/templates)
   --pool N|auto             VMs kept ready for the next starts (HYPER_POOL, default auto: by free memory)
+  --memory-reserve SIZE     memory left to the host, with less no VM starts (HYPER_MEMORY_RESERVE, default 5 %)
   --storage-size SIZE       writable layer of a container (HYPER_STORAGE_SIZE, default 20G, sparse)
   --insecure-registry HOST  plain HTTP or an unknown certificate is accepted (repeatable)
   --registry-mirror URL     asked before docker.io (repeatable)
@@ -39,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) storage_size: u64,
     /// VMs kept ready; `None` for as many as fit.
     pub(crate) pool: Option<usize>,
+    /// Bytes left to the host; `None` for the engine's choice.
+    pub(crate) memory_reserve: Option<u64>,
     /// Directory of templates; `None` for none.
     pub(crate) templates: Option<PathBuf>,
     pub(crate) insecure_registries: Vec<String>,
@@ -67,6 +70,7 @@ impl Config {
         let (mut root, mut run, mut host) = (env("HYPER_ROOT"), env("HYPER_RUN"), env("HYPER_HOST"));
         let (mut guest, mut shim) = (env("HYPER_GUEST"), env("HYPER_SHIM"));
         let mut storage = env("HYPER_STORAGE_SIZE");
+        let mut reserve = env("HYPER_MEMORY_RESERVE");
         let (mut templates, mut pool) = (env("HYPER_TEMPLATES"), env("HYPER_POOL"));
         let (mut insecure_registries, mut mirrors) = (Vec::new(), Vec::new());
         let mut debug = env("HYPER_DEBUG").is_some_and(|value| value != "0");
@@ -86,6 +90,7 @@ impl Config {
                 "--shim" => shim = Some(value()?),
                 "--storage-size" => storage = Some(value()?),
                 "--templates" => templates = Some(value()?),
+                "--memory-reserve" => reserve = Some(value()?),
                 "--pool" => pool = Some(value()?),
                 "--insecure-registry" => insecure_registries.push(value()?),
                 "--registry-mirror" => mirrors.push(value()?),
@@ -110,6 +115,8 @@ impl Config {
             Some(text) => hyper_engine::parse_size(&text).map_err(|error| anyhow::anyhow!(error.report()))?,
             None => DEFAULT_STORAGE_SIZE,
         };
+        let memory_reserve = reserve.map(|text| hyper_engine::parse_bytes(&text)).transpose();
+        let memory_reserve = memory_reserve.map_err(|error| anyhow::anyhow!(error.report()))?;
         let root = absolute(root, DEFAULT_ROOT)?;
         let templates = match templates.as_deref() {
             Some("never") => None,
@@ -132,6 +139,7 @@ impl Config {
             storage_size,
             templates,
             pool,
+            memory_reserve,
             insecure_registries,
             mirrors,
             debug,
@@ -175,6 +183,7 @@ mod tests {
         assert!(read(&["--root"], &[]).is_err());
         assert!(read(&["-H", "tcp://0.0.0.0:2375"], &[]).is_err());
         assert!(read(&[], &[("HYPER_STORAGE_SIZE", "1")]).is_err());
+        assert!(read(&["--memory-reserve", "much"], &[]).is_err());
         assert!(read(&["--pool", "65"], &[]).is_err() && read(&["--pool=x"], &[]).is_err());
     }
 }

@@ -91,5 +91,6 @@ fn engine_config(config: &Config) -> EngineConfig {
         shim: config.shim.clone(),
         templates: config.templates.clone(),
         pool: config.pool,
+        memory_reserve: config.memory_reserve,
     }
 }

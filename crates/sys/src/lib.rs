@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod child;
 pub mod entropy;
+pub mod holes;
 pub mod keyring;
 pub mod kvm;
 pub mod mount;

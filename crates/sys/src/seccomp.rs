@@ -44,7 +44,12 @@ impl Instruction {
 }
 
 /// A filter that refuses (`EOPNOTSUPP`) to punch holes into files and allows everything else.
-pub fn without_holes() -> Vec<Instruction> {
+pub(crate) fn without_holes() -> Vec<Instruction> {
+    for_holes(libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32)
+}
+
+/// A filter with this verdict on punching holes into files that allows everything else.
+pub(crate) fn for_holes(verdict: u32) -> Vec<Instruction> {
     /// `AUDIT_ARCH_X86_64` of `linux/audit.h`.
     const ARCH: u32 = 0xc000_003e;
     // Offsets in `struct seccomp_data`; of the second argument the lower half.
@@ -77,7 +82,7 @@ pub fn without_holes() -> Vec<Instruction> {
         word(MODE_AT),
         jump(libc::BPF_JSET, libc::FALLOC_FL_PUNCH_HOLE as u32, 1, 0),
         end(libc::SECCOMP_RET_ALLOW),
-        end(libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32),
+        end(verdict),
     ]
 }
 

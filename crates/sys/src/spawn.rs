@@ -6,8 +6,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::seccomp::Instruction;
-
 /// Makes the child die with `SIGKILL` as soon as the thread that spawns it ends, however it ends
 /// (`PR_SET_PDEATHSIG`). Spawn from the main thread, or from one that lives as long as the process.
 pub fn die_with_parent(command: &mut Command) {
@@ -35,25 +33,6 @@ pub fn new_session(command: &mut Command) {
         command.pre_exec(|| match libc::setsid() {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
-        });
-    }
-}
-
-/// Gives the child no-new-privileges and a system call filter, before it runs its program.
-pub fn filter_system_calls(command: &mut Command, program: &[Instruction]) {
-    let filter: Vec<libc::sock_filter> = program.iter().copied().map(Instruction::to_kernel).collect();
-    // SAFETY: the closure calls only prctl and seccomp and allocates nothing; the instructions, which the kernel
-    // copies and verifies, stay where they are as long as the closure owns them.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-            match libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
         });
     }
 }
@@ -118,24 +97,6 @@ mod tests {
         let listing = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert!(listing.contains(&format!(" {number} -> /dev/null")), "{listing}");
         assert!(!listing.contains("/dev/zero"), "{listing}");
-    }
-
-    #[test]
-    fn filtered_child_cannot_punch_holes_and_can_do_the_rest() {
-        let file = std::env::temp_dir().join(format!("hyper-sys-holes-{}", std::process::id()));
-        std::fs::write(&file, vec![1; 1 << 16]).unwrap();
-        let run = |words: &[&str], filtered: bool| {
-            let mut command = Command::new("fallocate");
-            command.args(words).arg(&file).stderr(std::process::Stdio::null());
-            if filtered {
-                filter_system_calls(&mut command, &crate::seccomp::without_holes());
-            }
-            command.status().unwrap().success()
-        };
-        assert!(!run(&["--punch-hole", "--length", "4096"], true));
-        assert!(run(&["--length", "131072"], true));
-        assert!(run(&["--punch-hole", "--length", "4096"], false));
-        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

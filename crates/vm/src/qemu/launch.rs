@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use hyper_sys::holes;
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 use tokio::process::Child;
@@ -161,7 +162,6 @@ impl Hypervisor for Qemu {
     }
 
     fn template_kind(&self, config: &VmConfig) -> Option<String> {
-        use std::os::unix::fs::MetadataExt as _;
         let program = self.program.as_ref()?;
         // Asking it for its version would take as long as starting it.
         let file = fs::metadata(program).ok()?;
@@ -349,16 +349,41 @@ fn spawn(
     let mut inherited = vec![theirs.0, theirs.1, theirs.2];
     inherited.extend(sockets.state);
     hyper_sys::spawn::inherit_only(&mut command, inherited);
-    if let Start::Clone(_) = config.start {
-        // For pages that the guest gives back QEMU 7.2 punches holes into the memory's file, private mapping or not:
-        // into the template of all the others.
-        hyper_sys::spawn::filter_system_calls(&mut command, &hyper_sys::seccomp::without_holes());
+    let failed = |source| LaunchError::Spawn { program: program.display().to_string(), source };
+    let kept = match &config.start {
+        Start::Clone(dir) => Some((dir.join(Start::MEMORY), holes::ask(&mut command).map_err(failed)?)),
+        _ => None,
+    };
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
+    if let Some((memory, asked)) = kept
+        && let Some(questions) = asked.questions().map_err(failed)?
+    {
+        keep_whole(&memory, questions).map_err(failed)?;
     }
-    let child = tokio::process::Command::from(command)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| LaunchError::Spawn { program: program.display().to_string(), source })?;
     Ok((child, Ours { qmp: sockets.qmp.0, link: sockets.link.1, console: sockets.console.0, state }))
+}
+
+/// Keeps holes out of a template's memory. For pages that the guest gives back QEMU 7.2 punches holes into the memory's
+/// file, private mapping or not: into the template of all the others. It is told that it has, and forgets the pages of
+/// its own mapping then, which is all that is wanted; what it reads there afterwards is the template's, and the guest
+/// expects nothing in pages that it has given back.
+fn keep_whole(memory: &Path, questions: holes::Questions) -> io::Result<()> {
+    let identity = |file: &fs::Metadata| (file.dev(), file.ino());
+    let memory = identity(&fs::metadata(memory)?);
+    std::thread::Builder::new().name("holes".into()).stack_size(256 << 10).spawn(move || {
+        while let Ok(Some(hole)) = questions.next() {
+            let file = fs::metadata(format!("/proc/{}/fd/{}", hole.thread, hole.descriptor));
+            let answer = match file {
+                Ok(file) if identity(&file) != memory => holes::Answer::Punch,
+                // One that cannot be looked at has been closed: the call will fail.
+                Ok(_) | Err(_) => holes::Answer::Pretend,
+            };
+            if questions.answer(hole, answer).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Opens QMP, watching whether QEMU dies meanwhile.

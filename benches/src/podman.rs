@@ -1,0 +1,75 @@
+//! podman with the same image, a runtime that works in a container, and its default network.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use hyper_e2e::Instance;
+
+/// Mounts the control groups, which the instance's namespaces have not: in the version that the host has.
+const CGROUPS: &str = "controllers=$(cut -d: -f2 /proc/self/cgroup | grep -v '^$' | grep -v ^name=)
+if [ -z \"$controllers\" ]; then exec mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
+mount -t tmpfs tmpfs /sys/fs/cgroup
+for controller in $controllers; do
+    mkdir /sys/fs/cgroup/$controller
+    mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller
+done";
+
+/// Without these limits it would raise those of this machine, which not every machine allows.
+const LIMITS: &str = "--ulimit nofile=1024:1024 --ulimit nproc=1000:1000";
+
+/// Its name of the image.
+const IMAGE: &str = "localhost:5000/busybox:latest";
+
+/// The peer.
+pub struct Podman {
+    storage: String,
+    directory: PathBuf,
+}
+
+impl Podman {
+    /// With `busybox:latest` pulled.
+    pub fn new(instance: &Instance) -> Self {
+        let directory = instance.directory().join("podman");
+        let storage = format!(
+            "podman --root {0}/root --runroot {0}/run --storage-driver overlay --runtime runc --cgroup-manager cgroupfs",
+            directory.display()
+        );
+        let podman = Self { storage, directory };
+        instance.sh(CGROUPS).run().ok();
+        let pull = format!("{} pull -q --tls-verify=false {IMAGE}", podman.storage);
+        instance.sh(&pull).timeout(Duration::from_secs(120)).run().ok();
+        podman
+    }
+
+    /// Runs `true` in a container that removes itself.
+    pub fn run(&self, instance: &Instance) -> Duration {
+        let line = format!("{} run --rm {LIMITS} {IMAGE} true", self.storage);
+        let start = Instant::now();
+        instance.sh(&line).run().exits(0);
+        start.elapsed()
+    }
+
+    /// Starts a pod of three containers that do nothing, and removes it afterwards.
+    pub fn pod(&self, instance: &Instance) -> Duration {
+        let podman = &self.storage;
+        let member = format!("{podman} run -d --pod bench {LIMITS} {IMAGE} sleep 600");
+        let line = format!("set -e; {podman} pod create --name bench; {member}; {member}; {member}");
+        let start = Instant::now();
+        instance.sh(&line).run().exits(0);
+        let took = start.elapsed();
+        instance.sh(&format!("{podman} pod rm -f -t 0 bench")).run().exits(0);
+        took
+    }
+
+    /// Removes all it made.
+    pub fn remove(&self, instance: &Instance) {
+        // Its bridge is removed with its network, which a namespace of the instance has to itself.
+        let line = format!(
+            "{0} pod rm -af; {0} rmi -af; {0} system reset -f; umount -R /sys/fs/cgroup; \
+             ip link del cni-podman0 2>/dev/null; rm -rf {1}",
+            self.storage,
+            self.directory.display()
+        );
+        instance.sh(&line).timeout(Duration::from_secs(60)).run();
+    }
+}

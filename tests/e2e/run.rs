@@ -247,6 +247,16 @@ fn another_kernel_is_booted(s: &Session) {
 }
 
 fn timeline_prints_the_phases(s: &Session) {
+    let name = s.name("inspected");
+    s.run(&["run", "--name", &name, "busybox:latest", "true"]).ok();
+    let format = "{{range .Hyper.Timeline.phases}}{{.clock}} {{.name}}, {{end}}";
+    let inspected = s.run(&["inspect", "--format", format, &name]).ok().out();
+    for step in
+        ["host start, ", "host exit, ", "guest unite layers, ", "guest execute program, ", "guest program, "]
+    {
+        assert!(inspected.contains(step), "{step:?} in {inspected}");
+    }
+    s.run(&["rm", &name]).ok();
     let output = s.run(&["run", "--rm", "--timeline", "busybox:latest", "true"]).ok();
     assert_eq!(output.out(), "", "the program's own output stays alone");
     assert!(output.err().contains("ms") && output.err().lines().count() >= 3, "{output}");

@@ -74,4 +74,5 @@ pub use pool::PoolInfo;
 pub use signal::parse as parse_signal;
 pub use size::{DEFAULT_MEMORY_MIB, OVERHEAD_MIB, host_cpus};
 pub use spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, ExecOptions};
+pub use stats::HostMemory;
 pub use templates::{Template, TemplateRequest};

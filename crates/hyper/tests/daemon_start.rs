@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 /// Notes its start, then becomes this test program's `daemon_double`.
 const DAEMON: &str = r#"#!/bin/sh
-echo "$$ $(ps -o sid= -p $$)" >>"$HYPER_RUN/starts"
+echo "$$ $(cut -d" " -f6 /proc/$$/stat)" >>"$HYPER_RUN/starts"
 if [ -n "$FAKE_DIES" ]; then echo "the guest kernel is missing" >&2; exit 3; fi
 sleep 0.1
 exec "$FAKE_DAEMON" --exact daemon_double --nocapture
@@ -81,7 +81,7 @@ impl Drop for Place {
         for (pid, _) in self.starts() {
             let ours = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
             if text(&ours).contains("daemon_double") {
-                let _ = Command::new("kill").arg(pid.to_string()).status();
+                let _ = Command::new("sh").args(["-c", "kill $0"]).arg(pid.to_string()).status();
             }
         }
     }

@@ -326,7 +326,7 @@ fn killed_daemon_finds_running_and_ended_containers_again() {
         std::thread::sleep(Duration::from_millis(10));
     }
     for shim in shims {
-        Command::new("kill").args(["-9", &shim]).status().unwrap();
+        Command::new("sh").args(["-c", "kill -9 $0", &shim]).status().unwrap();
     }
     daemon.crash_and_start();
     assert_eq!(daemon.state("live")["Status"], "running");

@@ -376,8 +376,8 @@ async fn nonsense_is_refused_and_the_shim_lives() {
 
 fn signal(pid: u32, name: &str) {
     assert!(
-        std::process::Command::new("kill")
-            .arg(format!("-{name}"))
+        std::process::Command::new("sh")
+            .args(["-c", "kill -$0 $1", name])
             .arg(pid.to_string())
             .status()
             .unwrap()

@@ -38,7 +38,9 @@ pub struct StatsArgs {
     /// Show all containers (default shows just running)
     #[arg(short, long)]
     all: bool,
-    /// Format output: 'table', 'table TEMPLATE', 'json' or a Go template
+    /// Format output: 'table', 'table TEMPLATE', 'json' or a Go template; beside docker's columns there are what the
+    /// container's pod takes of the host's memory (.HostMem, PSS), its own part (.HostPrivate), what it shares
+    /// (.HostShared), and the guest's memory that the host has no page for (.HostAbsent)
     #[arg(long)]
     format: Option<String>,
     /// Disable streaming stats and only pull the first result
@@ -62,9 +64,12 @@ const HEADINGS: &[(&str, &str)] = &[
     ("NetIO", "NET I/O"),
     ("BlockIO", "BLOCK I/O"),
     ("PIDs", "PIDS"),
+    ("HostMem", "HOST MEM"),
+    ("HostPrivate", "HOST PRIVATE"),
+    ("HostShared", "HOST SHARED"),
+    ("HostAbsent", "HOST ABSENT"),
 ];
-const TABLE: &str =
-    "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}";
+const TABLE: &str = "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}\t{{.HostMem}}";
 
 /// The latest sample of every watched container.
 type Latest = Arc<Mutex<BTreeMap<usize, (String, Option<Sample>)>>>;

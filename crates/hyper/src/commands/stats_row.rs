@@ -20,6 +20,24 @@ pub struct Sample {
     networks: Option<HashMap<String, Network>>,
     blkio_stats: BlockIo,
     pids_stats: Pids,
+    hyper: Hyper,
+}
+
+/// What only our daemon tells.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Hyper {
+    host_memory: Option<HostMemory>,
+}
+
+/// What the container's pod takes of the host's memory, in bytes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct HostMemory {
+    pss: u64,
+    private: u64,
+    shared: u64,
+    absent: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -82,6 +100,10 @@ impl Sample {
                 ("BlockIO", both()),
                 ("CPUPerc", none()),
                 ("Container", text(asked)),
+                ("HostAbsent", none()),
+                ("HostMem", none()),
+                ("HostPrivate", none()),
+                ("HostShared", none()),
                 ("ID", none()),
                 ("MemPerc", none()),
                 ("MemUsage", both()),
@@ -95,11 +117,19 @@ impl Sample {
         let (read, written) = sample.block();
         let pair =
             |a: u64, b: u64| Value::text(format!("{} / {}", short_size(a as f64), short_size(b as f64)));
+        let host = |part: fn(&HostMemory) -> u64| {
+            let memory = sample.hyper.host_memory.as_ref();
+            Value::text(memory.map_or_else(|| "--".to_owned(), |memory| bytes_size(part(memory) as f64)))
+        };
         let memory_percent = if limit > 0.0 { used / limit * 100.0 } else { 0.0 };
         vec![
             ("BlockIO", pair(read, written)),
             ("CPUPerc", Value::text(format!("{:.2}%", sample.cpu_percent()))),
             ("Container", text(asked)),
+            ("HostAbsent", host(|memory| memory.absent)),
+            ("HostMem", host(|memory| memory.pss)),
+            ("HostPrivate", host(|memory| memory.private)),
+            ("HostShared", host(|memory| memory.shared)),
             ("ID", Value::text(if no_trunc { sample.id.clone() } else { short_id(&sample.id) })),
             ("MemPerc", Value::text(format!("{memory_percent:.2}%"))),
             ("MemUsage", Value::text(format!("{} / {}", bytes_size(used), bytes_size(limit)))),

@@ -17,7 +17,12 @@ const COMMAND_MAX: usize = 4096;
 
 pub(crate) async fn inspect(call: Call, id: &str) -> Result {
     let info = call.app.engine.inspect(id, call.query.bool("size"))?;
-    ok(&container(&info, &call))
+    let mut shown = container(&info, &call);
+    let steps = call.app.engine.timeline(id).await?;
+    if !steps.is_empty() {
+        shown["Hyper"]["Timeline"] = super::stats::phases(&steps);
+    }
+    ok(&shown)
 }
 
 pub(crate) async fn list(call: Call) -> Result {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper_engine::{Process, Stats, Step, Timestamp};
+use hyper_engine::{HostMemory, Process, Stats, Step, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::http::{ApiError, Result, ok};
@@ -23,8 +23,8 @@ pub(crate) async fn stats(call: Call, id: &str) -> Result {
         if before.is_some() {
             tokio::time::sleep(INTERVAL).await;
         }
-        let now = engine.stats(&id).await?;
-        return ok(&render(&id, &name, now.as_ref(), before.as_ref()));
+        let (now, host) = (engine.stats(&id).await?, engine.host_memory(&id).await?);
+        return ok(&render(&id, &name, now.as_ref(), before.as_ref(), host));
     }
     let (sender, reply) = crate::http::stream("application/json");
     tokio::spawn(async move {
@@ -32,7 +32,8 @@ pub(crate) async fn stats(call: Call, id: &str) -> Result {
         loop {
             // A container that is gone ends the stream.
             let Ok(now) = engine.stats(&id).await else { return };
-            let line = format!("{}\n", render(&id, &name, now.as_ref(), before.as_ref()));
+            let Ok(host) = engine.host_memory(&id).await else { return };
+            let line = format!("{}\n", render(&id, &name, now.as_ref(), before.as_ref(), host));
             if sender.send(line).await.is_err() {
                 return;
             }
@@ -46,7 +47,13 @@ pub(crate) async fn stats(call: Call, id: &str) -> Result {
     Ok(reply)
 }
 
-fn render(id: &str, name: &str, now: Option<&Stats>, before: Option<&(Stats, Timestamp)>) -> Value {
+fn render(
+    id: &str,
+    name: &str,
+    now: Option<&Stats>,
+    before: Option<&(Stats, Timestamp)>,
+    host: Option<HostMemory>,
+) -> Value {
     let read = now.map_or_else(|| Timestamp::NEVER.to_owned(), |_| Timestamp::now().to_string());
     let preread = before.map_or_else(|| Timestamp::NEVER.to_owned(), |(_, at)| at.to_string());
     let mut value = json!({
@@ -62,6 +69,15 @@ fn render(id: &str, name: &str, now: Option<&Stats>, before: Option<&(Stats, Tim
         "precpu_stats": cpu(before.map(|(stats, _)| stats)),
         "memory_stats": now.map_or_else(|| json!({}), memory),
     });
+    if let Some(host) = host {
+        // What the pod costs the host, beside what the container uses in the guest.
+        value["hyper"] = json!({"host_memory": {
+            "pss": host.proportional,
+            "private": host.private,
+            "shared": host.shared,
+            "absent": host.absent,
+        }});
+    }
     if let Some(now) = now.filter(|now| !now.networks.is_empty()) {
         value["networks"] =
             Value::Object(now.networks.iter().map(|(name, at)| (name.clone(), network(at))).collect());
@@ -205,13 +221,17 @@ fn aux_row(process: &Process, now: i64) -> [String; 6] {
 
 /// Steps of a container's last start, in microseconds since the first one's beginning.
 pub(crate) async fn timeline(call: Call, id: &str) -> Result {
-    let steps = call.app.engine.timeline(id).await?;
+    ok(&phases(&call.app.engine.timeline(id).await?))
+}
+
+/// Steps as clients get them.
+pub(super) fn phases(steps: &[Step]) -> Value {
     let origin =
         steps.iter().filter(|step| step.clock == "host").map(|step| step.start_us).min().unwrap_or(0);
-    ok(&json!({
+    json!({
         "phases": steps.iter().map(|step| phase(step, origin)).collect::<Vec<_>>(),
         "origin_unix_us": origin.max(0),
-    }))
+    })
 }
 
 fn phase(step: &Step, origin: i64) -> Value {

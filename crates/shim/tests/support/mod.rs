@@ -327,7 +327,7 @@ impl Drop for Shim {
             }
         }
         if let Ok(text) = fs::read_to_string(self.pod_dir().join(files::SHIM_PID)) {
-            let _ = Command::new("kill").args(["-9", text.trim()]).status();
+            let _ = Command::new("sh").args(["-c", "kill -9 $0", text.trim()]).status();
         }
     }
 }

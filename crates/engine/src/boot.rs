@@ -179,7 +179,7 @@ impl Shared {
         let program = self.shim_program()?;
         make_pod_dir(&dir)?;
         let shim = steps.time("start shim", Shim::start(&program, &pod.id, &dir));
-        let endpoint = steps.time("attach network", self.attach_network(&pod.id, &options));
+        let endpoint = steps.time("reserve address", self.reserve_address(&pod.id, &options));
         let (shim, endpoint) = tokio::join!(shim, endpoint);
         let (shim, endpoint) = (shim?, endpoint?);
         {
@@ -194,9 +194,10 @@ impl Shared {
             configured?;
             steps.time("boot pod", shim.boot(BOOT_TIMEOUT)).await
         };
-        let (booted, written, made) =
-            tokio::join!(booted, steps.time("write pod record", self.db.put_pod(record)), make(&shim));
-        if let Err(error) = booted.and(written) {
+        let attached = steps.time("attach network", self.attach_network(&pod.id, &options));
+        let written = steps.time("write pod record", self.db.put_pod(record));
+        let (booted, attached, written, made) = tokio::join!(booted, attached, written, make(&shim));
+        if let Err(error) = attached.map(drop).and(booted).and(written) {
             let console = console_tail(&dir);
             shim.shutdown().await;
             return Err(with_console(error, &console));
@@ -226,6 +227,14 @@ impl Shared {
             boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
             templates: self.templates.directory_for(options.template),
         })
+    }
+
+    async fn reserve_address(&self, pod: &str, options: &PodOptions) -> Result<Option<Endpoint>> {
+        if !options.network {
+            return Ok(None);
+        }
+        let network = self.network().await?;
+        Ok(Some(network.reserve(pod).await?))
     }
 
     pub(crate) async fn attach_network(&self, pod: &str, options: &PodOptions) -> Result<Option<Endpoint>> {

@@ -131,6 +131,27 @@ impl Network {
         self.serve_names(&mut state).await.map(drop)
     }
 
+    /// Gives `pod` an address and a tap that a VM can already be started with,
+    /// but that leads nowhere before [`attach`](Self::attach): most of an
+    /// attachment's time need not be waited for. A pod that has an endpoint gets
+    /// the same again.
+    ///
+    /// # Errors
+    /// When the subnet is exhausted or no tap can be made; nothing is left then.
+    pub async fn reserve(&self, pod: &str) -> Result<Endpoint, NetworkError> {
+        let mut state = self.state.lock().await;
+        if let Some(endpoint) = state.endpoints.get(pod) {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = self.endpoint(pod, state.addresses.take()?);
+        if let Err(source) = hyper_sys::tap::create(&endpoint.tap, TAP_OWNER) {
+            state.addresses.release(endpoint.address.addr());
+            return Err(NetworkError::Tap { tap: endpoint.tap, source });
+        }
+        state.endpoints.insert(pod.to_owned(), endpoint.clone());
+        Ok(endpoint)
+    }
+
     /// Gives `pod` an address and a tap on the bridge, and brings up or
     /// restores first whatever of [`ensure`](Self::ensure) is missing. A pod
     /// that is attached already gets the same endpoint again, its tap and rules
@@ -268,12 +289,16 @@ impl Network {
 
     /// Names as the host resolves them, in a form that works in containers.
     /// When the host's servers are out of their reach this is the gateway,
-    /// where a forwarder of this process answers; the bridge must be up then,
-    /// and names are not answered while the process is down.
+    /// where a forwarder of this process answers, for which the bridge is
+    /// brought up; names are not answered while the process is down.
     ///
     /// # Errors
-    /// When the host's configuration cannot be read or the forwarder cannot listen.
+    /// When the host's configuration cannot be read, the bridge cannot be
+    /// brought up or the forwarder cannot listen.
     pub async fn resolvers(&self) -> Result<ResolvConf, NetworkError> {
+        if let Plan::Forward(_) = resolv::plan(&self.fixed.config)? {
+            self.bridge().await?;
+        }
         let mut state = self.state.lock().await;
         self.serve_names(&mut state).await
     }

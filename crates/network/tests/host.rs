@@ -258,6 +258,24 @@ fn a_failed_attach_leaves_nothing_and_its_address_is_free_again() {
 }
 
 #[test]
+fn a_reserved_tap_leads_nowhere_until_it_is_attached_and_goes_with_its_address() {
+    isolated("a_reserved_tap_leads_nowhere_until_it_is_attached_and_goes_with_its_address", async || {
+        let network = network().await;
+        let reserved = network.reserve("web").await.unwrap();
+        assert_eq!(link_names(), [reserved.tap.as_str()]);
+        assert_eq!(network.reserve("web").await.unwrap(), reserved);
+        let bridged = || run(&format!("ip -o link show {}", reserved.tap)).contains("master hy3fa9c2");
+        assert_eq!(network.attach("web").await.unwrap(), reserved);
+        assert!(bridged());
+        network.detach(&reserved).await.unwrap();
+        // One that was never attached goes just so.
+        let other = network.reserve("db").await.unwrap();
+        network.detach(&other).await.unwrap();
+        assert_eq!(link_names(), ["hy3fa9c2"]);
+    });
+}
+
+#[test]
 fn another_firewall_that_drops_is_reported_with_the_remedy() {
     isolated("another_firewall_that_drops_is_reported_with_the_remedy", async || {
         let network = network().await;

@@ -37,9 +37,17 @@ async fn container_runs_and_its_output_input_and_exit_code_come_through() {
         assert!(phase.start_us <= phase.end_us, "{phase:?}");
     }
     let names: Vec<_> = phases.iter().map(|phase| phase.name.as_str()).collect();
-    for name in
-        ["qemu exec", "qmp ready", "kernel boot", "agent hello", "configure", "plug disks", "create", "start"]
-    {
+    for name in [
+        "qemu exec",
+        "qmp ready",
+        "kernel",
+        "agent hello",
+        "configure",
+        "plug disks",
+        "create",
+        "start",
+        "program",
+    ] {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     let vmm = shim.vmm_pid().await.unwrap();

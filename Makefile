@@ -13,8 +13,8 @@ RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2 mmdebstrap
 # To make more images, serve them from a registry, and check what we make of them.
 TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio
 
-# The peers that the benches compare with.
-BENCH_PACKAGES := podman runc
+# The peers that the benches compare with (catatonit holds podman's pods together).
+BENCH_PACKAGES := podman runc catatonit
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 

@@ -1,5 +1,6 @@
 //! podman with the same image, a runtime that works in a container, and its default network.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ for controller in $controllers; do
     mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller
 done";
 
-/// Without these limits it would raise those of this machine, which not every machine allows.
-const LIMITS: &str = "--ulimit nofile=1024:1024 --ulimit nproc=1000:1000";
+/// Its configuration: without these limits it would raise those of this machine, which not every machine allows.
+const CONFIGURATION: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n";
 
 /// Its name of the image.
 const IMAGE: &str = "localhost:5000/busybox:latest";
@@ -31,9 +32,10 @@ impl Podman {
     pub fn new(instance: &Instance) -> Self {
         let directory = instance.directory().join("podman");
         let storage = format!(
-            "podman --root {0}/root --runroot {0}/run --storage-driver overlay --runtime runc --cgroup-manager cgroupfs",
+            "env CONTAINERS_CONF={0}.conf podman --root {0}/root --runroot {0}/run --storage-driver overlay --runtime runc --cgroup-manager cgroupfs",
             directory.display()
         );
+        fs::write(directory.with_extension("conf"), CONFIGURATION).unwrap();
         let podman = Self { storage, directory };
         instance.sh(CGROUPS).run().ok();
         let pull = format!("{} pull -q --tls-verify=false {IMAGE}", podman.storage);
@@ -43,7 +45,7 @@ impl Podman {
 
     /// Runs `true` in a container that removes itself.
     pub fn run(&self, instance: &Instance) -> Duration {
-        let line = format!("{} run --rm {LIMITS} {IMAGE} true", self.storage);
+        let line = format!("{} run --rm {IMAGE} true", self.storage);
         let start = Instant::now();
         instance.sh(&line).run().exits(0);
         start.elapsed()
@@ -52,7 +54,7 @@ impl Podman {
     /// Starts a pod of three containers that do nothing, and removes it afterwards.
     pub fn pod(&self, instance: &Instance) -> Duration {
         let podman = &self.storage;
-        let member = format!("{podman} run -d --pod bench {LIMITS} {IMAGE} sleep 600");
+        let member = format!("{podman} run -d --pod bench {IMAGE} sleep 600");
         let line = format!("set -e; {podman} pod create --name bench; {member}; {member}; {member}");
         let start = Instant::now();
         instance.sh(&line).run().exits(0);
@@ -63,10 +65,11 @@ impl Podman {
 
     /// Removes all it made.
     pub fn remove(&self, instance: &Instance) {
-        // Its bridge is removed with its network, which a namespace of the instance has to itself.
+        // Its bridge, its rules and its namespaces are removed with it: the instance's namespaces are all its own.
         let line = format!(
             "{0} pod rm -af; {0} rmi -af; {0} system reset -f; umount -R /sys/fs/cgroup; \
-             ip link del cni-podman0 2>/dev/null; rm -rf {1}",
+             ip link del cni-podman0 2>/dev/null; nft flush ruleset; umount /run/netns/* 2>/dev/null; \
+             umount /run/netns 2>/dev/null; rm -rf {1}",
             self.storage,
             self.directory.display()
         );

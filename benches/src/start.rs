@@ -19,6 +19,9 @@ use crate::table::Table;
 /// Samples of each side.
 const RUNS: usize = 20;
 
+/// Between two samples.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// How long one boot may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -35,14 +38,19 @@ pub fn measure(instance: &Instance, docker: Option<&Docker>, table: &mut Table) 
     let mut samples: [Vec<Duration>; 6] = Default::default();
     for round in 0..=RUNS {
         pooled.wait_for_spares(2);
+        let alone = |run: &dyn Fn() -> Duration| {
+            // The VM of the sample before ends behind it.
+            sleep(PAUSE);
+            run()
+        };
         // The one that has another VM made ready behind it comes last.
         let took = [
-            podman.run(instance),
-            run(instance, &[]),
-            run(instance, &["--template", "never"]),
-            boot(&command_line, instance.directory()),
-            docker.map_or(Duration::ZERO, |docker| docker.run(instance)),
-            run(&pooled, &[]),
+            alone(&|| podman.run(instance)),
+            alone(&|| run(instance, &[])),
+            alone(&|| run(instance, &["--template", "never"])),
+            alone(&|| boot(&command_line, instance.directory())),
+            alone(&|| docker.map_or(Duration::ZERO, |docker| docker.run(instance))),
+            alone(&|| run(&pooled, &[])),
         ];
         // The first round warms the caches.
         if round > 0 {

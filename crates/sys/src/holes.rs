@@ -151,8 +151,13 @@ impl Asked {
         let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
         // SAFETY: the message points at memory that outlives the call.
         match with_message(&mut control, |message| unsafe { libc::recvmsg(socket, message, flags) }) {
-            // Its end of the socket closed when it ran its program.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            // What it had to send was sent before it ran its program. Its end of the socket may still be open in another
+            // child of this process that is on its way to a program of its own.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::WouldBlock) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
             Ok(()) if control.descriptor < 0 => return Ok(None),
             Ok(()) => {}

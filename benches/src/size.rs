@@ -4,7 +4,7 @@ use std::fs;
 
 use hyper_e2e::Instance;
 
-use crate::table::Table;
+use crate::table::{Table, mib};
 
 /// Measures an idle pod.
 pub fn measure(instance: &Instance, table: &mut Table) {
@@ -66,10 +66,6 @@ fn parts(smaps: &str) -> [(&'static str, u64); 3] {
         }
     }
     parts
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Proportional memory of a process, in bytes.

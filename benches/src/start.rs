@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use hyper_e2e::{Instance, Options};
+use hyper_e2e::Instance;
 use hyper_protocol::hello::{self, Hello, Role};
 
 use crate::docker::Docker;
+use crate::many::ready_instance;
 use crate::podman::Podman;
 use crate::table::Table;
 
@@ -30,10 +31,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub fn measure(instance: &Instance, docker: Option<&Docker>, table: &mut Table) {
     let command_line = command_line_of_a_pod(instance);
     instance.hyper(&["template", "create"]).run().ok();
-    let env = [("HYPER_POOL", "2"), ("HYPER_TEMPLATES", "")];
-    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let pooled = Instance::start(Options { images: vec!["busybox:latest"], env, ..Options::default() });
-    run(&pooled, &[]);
+    let pooled = ready_instance();
     let podman = Podman::new(instance);
     let mut samples: [Vec<Duration>; 6] = Default::default();
     for round in 0..=RUNS {

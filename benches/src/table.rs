@@ -41,7 +41,6 @@ impl Table {
 
     /// A size in bytes, at most `bar`.
     pub fn bytes(&mut self, measure: &str, bytes: u64, bar: u64) {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         println!(
             "| {measure} | {:.1} MiB | | | ≤ {:.0} MiB {} |",
             mib(bytes),
@@ -59,6 +58,11 @@ impl Table {
         self.missed |= !met;
         if met { "met" } else { "**missed**" }
     }
+}
+
+/// Bytes in MiB.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// The middle sample; the upper one of two.

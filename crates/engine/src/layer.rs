@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper_protocol::agent::NEW_UPPER_MTIME;
-
 use rustix::fs::SeekFrom;
 use tokio::process::Command;
 use tokio::sync::Mutex;

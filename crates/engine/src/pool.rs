@@ -23,6 +23,7 @@ use crate::layer::Journal;
 use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State};
 use crate::registry::Pod;
 use crate::shim::{Layer, Shim};
+use crate::stats::of_processes;
 use crate::{ids, names, podsock, size, spec, validate};
 
 /// How long after a start nothing is made: it shall have the processors.
@@ -103,12 +104,9 @@ impl Pool {
 
 /// How many spares fit the host's free memory.
 fn fitting() -> usize {
-    let kib = file_kib_of("/proc/meminfo", "MemAvailable:").unwrap_or(0);
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = kib_of(&meminfo, "MemAvailable:").unwrap_or(0);
     usize::try_from((kib >> 10) / FREE_MIB_FOR_EACH).unwrap_or(0).min(AUTO_MAX as usize)
-}
-
-fn file_kib_of(path: &str, name: &str) -> Option<u64> {
-    kib_of(&fs::read_to_string(path).ok()?, name)
 }
 
 /// What spares are.
@@ -151,12 +149,8 @@ impl Engine {
 
 /// Memory of the processes named in a pod's directory, in bytes.
 fn memory_of(dir: &Path) -> u64 {
-    let pss = |name: &str| -> Option<u64> {
-        let pid = fs::read_to_string(dir.join(name)).ok()?;
-        file_kib_of(&format!("/proc/{}/smaps_rollup", pid.trim()), "Pss:")
-    };
-    [crate::shim::VMM_PID, hyper_protocol::shim::files::SHIM_PID].into_iter().filter_map(pss).sum::<u64>()
-        << 10
+    let rollups = of_processes(dir, "smaps_rollup");
+    rollups.iter().flatten().filter_map(|text| kib_of(text, "Pss:")).sum::<u64>() << 10
 }
 
 impl Shared {

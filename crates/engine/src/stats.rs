@@ -67,16 +67,22 @@ impl Engine {
 
 /// Memory of the processes named in a pod's directory, whose guest has `guest` bytes.
 fn host_memory(dir: &Path, guest: u64) -> Option<HostMemory> {
-    let smaps = |name: &str| {
-        let pid = fs::read_to_string(dir.join(name)).ok()?;
-        fs::read_to_string(format!("/proc/{}/smaps", pid.trim())).ok()
-    };
+    let [vmm, shim] = of_processes(dir, "smaps");
     let mut memory = HostMemory { absent: guest, ..HostMemory::default() };
-    memory.add(&smaps(shim::VMM_PID)?, guest);
-    if let Some(smaps) = smaps(files::SHIM_PID) {
-        memory.add(&smaps, guest);
+    memory.add(&vmm?, guest);
+    if let Some(shim) = shim {
+        memory.add(&shim, guest);
     }
     Some(memory)
+}
+
+/// A file of `/proc/PID` of a pod's VMM and of its shim, which are named in the pod's directory; `None` of one that is
+/// gone.
+pub(crate) fn of_processes(dir: &Path, file: &str) -> [Option<String>; 2] {
+    [shim::VMM_PID, files::SHIM_PID].map(|name| {
+        let pid = fs::read_to_string(dir.join(name)).ok()?;
+        fs::read_to_string(format!("/proc/{}/{file}", pid.trim())).ok()
+    })
 }
 
 impl HostMemory {

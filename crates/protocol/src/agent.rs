@@ -316,7 +316,7 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// What was done (`mount layer`, `device filter`, …).
+    /// What was done (`mount layer`, `filter devices`, …).
     pub name: String,
     /// When it began, in nanoseconds of the guest's `CLOCK_BOOTTIME`.
     pub start_ns: u64,

@@ -271,6 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn a_child_whose_questions_go_elsewhere_cannot_punch_holes_and_can_do_the_rest() {
+        let file = std::env::temp_dir().join(format!("hyper-sys-elsewhere-{}", std::process::id()));
+        std::fs::write(&file, vec![1; 1 << 16]).unwrap();
+        let run = |words: &[&str], filtered: bool| {
+            let mut command = Command::new("fallocate");
+            command.args(words).arg(&file).stderr(std::process::Stdio::null());
+            if !filtered {
+                return command.status().unwrap().success();
+            }
+            // The kernel lets a process have one listener, and that is the first.
+            let asked = [ask(&mut command).unwrap(), ask(&mut command).unwrap()];
+            let done = command.status().unwrap().success();
+            let [first, second] = asked.map(|asked| asked.questions().unwrap());
+            assert!(first.is_some() && second.is_none());
+            done
+        };
+        assert!(!run(&["--punch-hole", "--length", "4096"], true));
+        assert!(run(&["--length", "131072"], true));
+        assert!(run(&["--punch-hole", "--length", "4096"], false));
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
     fn a_child_that_was_not_spawned_asks_nothing() {
         let asked = ask(&mut Command::new("/nosuch")).unwrap();
         assert!(asked.questions().unwrap().is_none());

@@ -208,7 +208,7 @@ fn copy_range(source: &File, target: &File, start: u64, end: u64, buffer: &mut [
 /// (`20G`, `512MiB`), in powers of 1024.
 ///
 /// # Errors
-/// No such number, or not between [`MIN_SIZE`] and [`MAX_SIZE`].
+/// No such number, or not between `MIN_SIZE` and `MAX_SIZE`.
 pub fn parse_size(text: &str) -> Result<u64> {
     let size = parse_bytes(text)?;
     if (MIN_SIZE..=MAX_SIZE).contains(&size) {

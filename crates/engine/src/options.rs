@@ -61,7 +61,7 @@ pub struct ContainerOptions {
     pub image_healthcheck: Option<serde_json::Value>,
     /// The signal that asks it to stop; `None` for `SIGTERM`.
     pub stop_signal: Option<String>,
-    /// Seconds between that and the kill; negative for never; `None` for [`DEFAULT_STOP_TIMEOUT`].
+    /// Seconds between that and the kill; negative for never; `None` for `DEFAULT_STOP_TIMEOUT`.
     pub stop_timeout: Option<i64>,
     /// Remove it when it has ended.
     pub auto_remove: bool,

@@ -1,9 +1,9 @@
 //! One host process per pod, serving containerd's shim v2 API.
 //!
-//! [`run`] is the program: `start` puts a process into the background that is the shim (`serve`), `delete` cleans up
-//! behind one that died. [`service`] turns containerd's messages into calls on [`tasks`] and [`pod`]; [`phase`] says
-//! what is allowed when. [`guest`] is the agent over a link that may break, [`stdio`] the streams of processes, and
-//! [`service_socket`] what containerd's API has no word for.
+//! [`run()`] is the program: `start` puts a process into the background that is the shim (`serve`), `delete` cleans up
+//! behind one that died. `service` turns containerd's messages into calls on `tasks` and `pod`; `phase` says
+//! what is allowed when. `guest` is the agent over a link that may break, `stdio` the streams of processes, and
+//! `service_socket` what containerd's API has no word for.
 
 mod args;
 mod boot;

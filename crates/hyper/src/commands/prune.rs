@@ -15,8 +15,7 @@ use crate::output;
 /// Flags of `container prune`.
 #[derive(Debug, Args)]
 pub struct ContainerPruneArgs {
-    /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", help = "Provide filter values (e.g. \"until=<timestamp>\")")]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
@@ -29,8 +28,7 @@ pub struct ImagePruneArgs {
     /// Remove all unused images, not just dangling ones
     #[arg(short, long)]
     all: bool,
-    /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", help = "Provide filter values (e.g. \"until=<timestamp>\")")]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short, long)]

@@ -2,7 +2,7 @@
 //!
 //! Output goes from the guest's channel through [`Fanout`] to the log and to every client, and is acknowledged to
 //! the guest only then: a client that stops reading stops the process, and nothing here grows. Input goes from
-//! any client through [`Input`] to the guest. A client with a [`Session`] may lose its connection: recent output is kept
+//! any client through [`Input`] to the guest. A client with a `Session` may lose its connection: recent output is kept
 //! for it, its input counted, and it goes on at the very byte.
 
 mod client;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
+use hyper_link::CallError;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig};
 use hyper_vm::qemu::Qemu;
@@ -12,11 +13,14 @@ use hyper_vm::{Hypervisor, Start, Vm, VmConfig, kvm};
 
 use crate::error::ShimError;
 use crate::guest::Guest;
-use crate::templates::{self, Found};
+use crate::templates::{self, Found, Template};
 use crate::timeline::Timeline;
 
 /// Most that a pod may be configured to wait for its guest.
 pub const BOOT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// The part of the time for a boot that a clone may take until its agent has made it the pod. It has about that part of
+/// a boot's work to do (measured: 150 of 650 ms), so that it is not given up on a machine on which a boot would not be.
+const CLONE_PART: u32 = 4;
 /// Bytes of seed for the guest's random generator: what `/dev/urandom` is good for, twice.
 const SEED: usize = 64;
 /// File in the runtime directory that keeps the probe of KVM for this boot of the host.
@@ -64,6 +68,12 @@ pub fn check(config: &PodConfig) -> Result<(), ShimError> {
     Ok(())
 }
 
+/// How long a guest may take until its agent has made it the pod.
+pub fn patience(config: &PodConfig, clone: bool) -> Duration {
+    let boot = Duration::from_millis(config.boot_timeout_ms);
+    if clone { boot / CLONE_PART } else { boot }
+}
+
 /// Checks a host name.
 ///
 /// # Errors
@@ -75,25 +85,23 @@ pub fn check_hostname(name: &str) -> Result<(), ShimError> {
     Ok(())
 }
 
-/// Starts the VM and connects its NICs; the guest is booting then.
+/// Starts a VM and connects its NICs; the guest is on its way then.
 ///
 /// # Errors
 /// Nothing is left of the VM.
 pub async fn launch(
     hypervisor: &dyn Hypervisor,
-    id: &str,
+    vm_config: VmConfig,
     config: &PodConfig,
     timeline: &Timeline,
-) -> Result<(Arc<dyn Vm>, Origin), ShimError> {
-    let nic_slots = u32::try_from(config.interfaces.len())
-        .map_err(|_| ShimError::Invalid("too many network interfaces".into()))?;
+) -> Result<Arc<dyn Vm>, ShimError> {
     // Before the VM: a tap that is missing is known at once.
     let mut taps = Vec::new();
     for interface in &config.interfaces {
         let tap = hyper_sys::tap::open(&interface.tap);
         taps.push(tap.map_err(|error| ShimError::failed("cannot connect the network", &error))?);
     }
-    let (vm, origin) = start(hypervisor, vm_config(id, config, nic_slots), config).await?;
+    let vm = hypervisor.launch(vm_config).await?;
     for step in &vm.info().steps {
         timeline.host(step.name, step.start, step.end);
     }
@@ -105,12 +113,17 @@ pub async fn launch(
         }
         timeline.since("plug nic", start);
     }
-    Ok((vm, origin))
+    Ok(vm)
 }
 
-/// What a pod's VM is made of.
-pub fn vm_config(name: &str, config: &PodConfig, nic_slots: u32) -> VmConfig {
-    VmConfig {
+/// What a pod's VM is made of, when it boots.
+///
+/// # Errors
+/// [`ShimError::Invalid`].
+pub fn vm_config(name: &str, config: &PodConfig) -> Result<VmConfig, ShimError> {
+    let nic_slots = u32::try_from(config.interfaces.len())
+        .map_err(|_| ShimError::Invalid("too many network interfaces".into()))?;
+    Ok(VmConfig {
         name: name.to_owned(),
         dir: config.dir.clone(),
         kernel: config.kernel.clone(),
@@ -121,68 +134,70 @@ pub fn vm_config(name: &str, config: &PodConfig, nic_slots: u32) -> VmConfig {
         nic_slots,
         console_kept: CONSOLE_KEPT,
         start: Start::Boot,
-    }
+    })
 }
 
-/// Starts the VM as a clone if it may be one and there is a template, else boots it.
-async fn start(
+/// The template to clone a pod's VM from, if it may be a clone and there is one; and what is to be told of how the VM
+/// comes up.
+pub fn template(
     hypervisor: &dyn Hypervisor,
-    vm_config: VmConfig,
+    vm_config: &VmConfig,
     config: &PodConfig,
-) -> Result<(Arc<dyn Vm>, Origin), ShimError> {
-    let Some(root) = &config.templates else {
-        return Ok((hypervisor.launch(vm_config).await?, Origin::Booted));
-    };
+) -> (Option<Template>, Origin) {
+    let Some(root) = &config.templates else { return (None, Origin::Booted) };
     // A kernel that is not there is told of by the launch.
-    let Ok(Some(key)) = templates::key(hypervisor, &vm_config) else {
-        return Ok((hypervisor.launch(vm_config).await?, Origin::Unable));
-    };
+    let Ok(Some(key)) = templates::key(hypervisor, vm_config) else { return (None, Origin::Unable) };
     let unsound = match templates::open(root, &key) {
-        Found::Sound(dir) => {
-            let clone = VmConfig { start: Start::Clone(dir), ..vm_config.clone() };
-            match hypervisor.launch(clone).await {
-                Ok(vm) => return Ok((vm, Origin::Cloned(key))),
-                Err(error) => {
-                    templates::discard(root, &key);
-                    Some(crate::error::chain(&error))
-                }
-            }
-        }
+        Found::Sound(template) => return (Some(template), Origin::Cloned(key)),
         Found::None => None,
-        Found::Unsound(why) => Some(why),
+        Found::Unsound(why) => {
+            tracing::warn!(key, why, "a template was thrown away; the guest boots");
+            Some(why)
+        }
     };
-    if let Some(why) = &unsound {
-        tracing::warn!(key, why, "a template was thrown away; the guest boots");
-    }
-    Ok((hypervisor.launch(vm_config).await?, Origin::NoTemplate { key, unsound }))
+    (None, Origin::NoTemplate { key, unsound })
 }
 
-/// Waits for the agent, calls `listening`, and makes the guest this pod. When that fails, or takes longer than until `deadline`, the VM is
-/// killed, and the error ends with what the guest last wrote to its console.
+/// A guest did not become its pod.
+#[derive(Debug)]
+pub struct Unmet {
+    /// Why.
+    pub why: String,
+    /// The end of its console, as an error shows it.
+    pub console: String,
+    /// Its agent answered, and refused.
+    pub refused: bool,
+}
+
+/// Waits for the agent for as long as `patience` after `since`, calls `listening`, and makes the guest this pod. When
+/// that fails the VM is killed.
 ///
 /// # Errors
 /// See above.
 pub async fn meet(
     vm: Arc<dyn Vm>,
     config: &PodConfig,
-    deadline: Instant,
+    (since, patience): (Instant, Duration),
     timeline: &Timeline,
     listening: impl FnOnce(),
-) -> Result<Guest, ShimError> {
+) -> Result<Guest, Unmet> {
     let opening = Guest::open(vm.clone(), pod(config), timeline, listening);
-    let why = tokio::select! {
+    let (why, refused) = tokio::select! {
         biased;
         opened = opening => match opened {
             Ok(guest) => return Ok(guest),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                let refused = matches!(error, CallError::Failed(_));
+                (ShimError::from(error).to_string(), refused)
+            }
         },
-        exit = vm.wait() => exit.reason,
-        () = tokio::time::sleep_until(deadline.into()) => {
-            format!("its agent did not answer within {} ms", config.boot_timeout_ms)
+        exit = vm.wait() => (exit.reason, false),
+        () = tokio::time::sleep_until((since + patience).into()) => {
+            (format!("its agent did not answer within {} ms", patience.as_millis()), false)
         }
     };
     vm.kill().await;
-    Err(ShimError::Failed(format!("the guest did not boot: {why}{}", last_lines(&vm.console_tail()))))
+    Err(Unmet { why, console: last_lines(&vm.console_tail()), refused })
 }
 
 /// Release of the guest kernel.

@@ -29,6 +29,9 @@ pub enum ShimError {
     /// The pod's VM is gone.
     #[error("{0}")]
     Gone(String),
+    /// The guest did not answer; whether it did what it was asked is not known.
+    #[error("{0}")]
+    Unanswered(String),
     /// Something failed.
     #[error("{0}")]
     Failed(String),
@@ -63,7 +66,7 @@ impl From<CallError> for ShimError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Failed(failure) => failure.into(),
-            other => Self::failed("the guest did not answer", &other),
+            other => Self::Unanswered(format!("the guest did not answer: {}", chain(&other))),
         }
     }
 }

@@ -1,29 +1,31 @@
 //! The pod: its phase, its containers, and what happens to them.
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use hyper_protocol::agent::{Exit, Request};
 use hyper_protocol::shim::{ExitRecord, Identity, Origin, Phase as Step, PodConfig, PodState};
-use hyper_vm::{Pausing, Vm};
+use hyper_vm::Pausing;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::boot::{self, Choose};
 use crate::clock;
 use crate::container::Container;
-use crate::disks::Disks;
 use crate::error::ShimError;
 use crate::events::{Event, Events};
 use crate::exits;
 use crate::guest::Guest;
 use crate::phase::{self, PodPhase, PodRequest, Verdict};
 use crate::process::{Process, State};
-use crate::templates;
 use crate::timeline::Timeline;
+
+pub use machine::Machine;
 
 /// Most containers of a pod.
 const CONTAINERS_MAX: usize = 256;
@@ -39,8 +41,8 @@ const CODE_GONE: u32 = 137;
 pub struct Live {
     /// Its configuration.
     pub config: Arc<PodConfig>,
-    /// The VM.
-    pub vm: Arc<dyn Vm>,
+    /// The VM and its disks.
+    pub machine: Arc<Machine>,
     /// The agent in it.
     pub guest: Guest,
 }
@@ -91,18 +93,9 @@ pub enum Boot {
     /// There is none yet.
     Launching,
     /// Its guest would not notice a disk.
-    Silent(Arc<dyn Vm>),
+    Silent(Arc<Machine>),
     /// Disks can be plugged into it; whether the guest is the pod already is not known.
-    Listening(Arc<dyn Vm>),
-}
-
-impl Boot {
-    fn vm(&self) -> Option<&Arc<dyn Vm>> {
-        match self {
-            Self::Launching => None,
-            Self::Silent(vm) | Self::Listening(vm) => Some(vm),
-        }
-    }
+    Listening(Arc<Machine>),
 }
 
 impl Phase {
@@ -126,6 +119,15 @@ impl Phase {
             Self::Stopped(config, _) => config.as_ref(),
         }
     }
+
+    /// The VM that there is.
+    fn machine(&self) -> Option<&Arc<Machine>> {
+        match self {
+            Self::Booting(_, Boot::Silent(machine) | Boot::Listening(machine)) => Some(machine),
+            Self::Running(live) => Some(&live.machine),
+            _ => None,
+        }
+    }
 }
 
 /// A container, or the place of one that is being made.
@@ -144,8 +146,6 @@ pub struct Pod {
     pub timeline: Arc<Timeline>,
     /// Where events go.
     pub events: Events,
-    /// Its disks.
-    pub disks: Disks,
     /// The shim shall end.
     pub quit: Notify,
     /// Clients that are attached at this moment.
@@ -169,7 +169,6 @@ impl Pod {
             bundle,
             timeline: Arc::default(),
             events,
-            disks: Disks::default(),
             quit: Notify::new(),
             clients: AtomicUsize::new(0),
             hurry: Notify::new(),
@@ -258,7 +257,7 @@ impl Pod {
     ///
     /// # Errors
     /// When it is neither booting nor running.
-    pub async fn vm(&self) -> Result<Arc<dyn Vm>, ShimError> {
+    pub async fn machine(&self) -> Result<Arc<Machine>, ShimError> {
         let mut phase = self.phase.subscribe();
         loop {
             let now = phase.borrow_and_update().clone();
@@ -266,8 +265,8 @@ impl Pod {
                 return Err(self.not_running(&now));
             }
             match &now {
-                Phase::Running(live) => return Ok(live.vm.clone()),
-                Phase::Booting(_, Boot::Listening(vm)) => return Ok(vm.clone()),
+                Phase::Running(live) => return Ok(live.machine.clone()),
+                Phase::Booting(_, Boot::Listening(machine)) => return Ok(machine.clone()),
                 _ => {}
             }
             if phase.changed().await.is_err() {
@@ -289,11 +288,6 @@ impl Pod {
     /// What it tells of its VM.
     pub fn inspect(&self) -> PodState {
         let phase = self.phase();
-        let vm = match &phase {
-            Phase::Running(live) => Some(&live.vm),
-            Phase::Booting(_, boot) => boot.vm(),
-            _ => None,
-        };
         let (kernel, origin) = (lock(&self.kernel).clone(), lock(&self.origin).clone());
         let agent_rss = match &phase {
             Phase::Running(live) => live.guest.agent_rss(),
@@ -302,7 +296,7 @@ impl Pod {
         let first = self.processes().into_iter().filter(|process| process.target.exec.is_none());
         let counted = first.map(|process| (process.target.container.clone(), process.fanout.sessions()));
         let sessions = counted.filter(|(_, count)| *count > 0).collect();
-        let info = vm.map(|vm| vm.info());
+        let info = phase.machine().map(|machine| machine.vm.info());
         PodState {
             hypervisor: info.map_or_else(String::new, |info| info.hypervisor.to_owned()),
             accelerator: info.map_or_else(String::new, |info| info.accelerator.name().to_owned()),
@@ -354,9 +348,17 @@ impl Pod {
         Ok(())
     }
 
-    /// Puts a container into its reserved place.
-    pub fn insert(&self, id: &str, container: Arc<Container>) {
-        lock(&self.containers).insert(id.to_owned(), Slot::Here(container));
+    /// Puts a container that was made in this VM into its reserved place; `false` when the pod no longer has the VM.
+    #[must_use]
+    pub fn insert(&self, id: &str, container: Arc<Container>, machine: &Machine) -> bool {
+        // What becomes of a lost VM is decided with this lock held.
+        let mut containers = lock(&self.containers);
+        let has = self.phase.borrow().machine().is_some_and(|now| std::ptr::eq(&**now, machine));
+        if has {
+            machine.note_made();
+            containers.insert(id.to_owned(), Slot::Here(container));
+        }
+        has
     }
 
     /// Frees the name of a container.
@@ -484,74 +486,6 @@ impl Pod {
         }
     }
 
-    async fn bring_up(self: Arc<Self>, config: Arc<PodConfig>) {
-        let deadline = Instant::now() + Duration::from_millis(config.boot_timeout_ms);
-        let launched = match (self.choose)(&config) {
-            Ok(hypervisor) => boot::launch(&*hypervisor, &self.id, &config, &self.timeline).await,
-            Err(error) => Err(error),
-        };
-        let (vm, origin) = match launched {
-            Ok(launched) => launched,
-            Err(error) => return self.end(Ending::failed(error)).await,
-        };
-        let template = match (&origin, &config.templates) {
-            (Origin::Cloned(key), Some(root)) => Some((root.clone(), key.clone())),
-            _ => None,
-        };
-        *lock(&self.origin) = origin;
-        // A clone's guest has long been listening.
-        let boot = if template.is_some() { Boot::Listening } else { Boot::Silent };
-        let go_on = self.advance(PodPhase::Booting, Phase::Booting(config.clone(), boot(vm.clone())));
-        if !go_on {
-            // Stopped meanwhile.
-            return vm.kill().await;
-        }
-        let listening = || {
-            self.advance(PodPhase::Booting, Phase::Booting(config.clone(), Boot::Listening(vm.clone())));
-        };
-        let guest = match boot::meet(vm.clone(), &config, deadline, &self.timeline, listening).await {
-            Ok(guest) => guest,
-            Err(error) => {
-                vm.kill().await;
-                // Whatever was wrong with the clone, the next pod shall boot.
-                if let Some((root, key)) = template {
-                    templates::discard(&root, &key);
-                }
-                // Stopped meanwhile, it has an end already.
-                if matches!(self.phase(), Phase::Booting(..)) {
-                    self.end(Ending::failed(error)).await;
-                }
-                return;
-            }
-        };
-        let live = Arc::new(Live { config, vm: vm.clone(), guest });
-        if !self.advance(PodPhase::Booting, Phase::Running(live.clone())) {
-            live.guest.end("the pod was stopped");
-            return vm.kill().await;
-        }
-        let info = vm.info();
-        tracing::info!(pod = %self.id, pid = info.pid, accelerator = %info.accelerator, "the guest is up");
-        let kernel = boot::identify(&live.guest);
-        let keep = async {
-            *lock(&self.kernel) = kernel.await;
-            live.guest.keep().await
-        };
-        let reason = tokio::select! {
-            exit = vm.wait() => exit.reason,
-            reason = keep => {
-                vm.kill().await;
-                reason
-            }
-        };
-        // When it is being stopped, that says how it ended.
-        let lost = matches!(self.phase(), Phase::Running(_));
-        live.guest.end(&reason);
-        if lost {
-            tracing::error!(pod = %self.id, %reason, "the VM was lost");
-            self.end(Ending::now(format!("the pod's VM is gone: {reason}"), false)).await;
-        }
-    }
-
     async fn bring_down(self: Arc<Self>, before: Phase, grace: Duration, reason: String) {
         tracing::info!(pod = %self.id, %reason, "the pod is being stopped");
         match before {
@@ -560,7 +494,7 @@ impl Pod {
                 if !self.is_empty() && !grace.is_zero() {
                     let orderly = async {
                         live.guest.call(&Request::Shutdown).await?;
-                        live.vm.wait().await;
+                        live.machine.vm.wait().await;
                         Ok::<_, ShimError>(())
                     };
                     let how = tokio::select! {
@@ -573,10 +507,10 @@ impl Pod {
                         Err(_) => tracing::warn!(?grace, "the guest is killed, it did not shut down in time"),
                     }
                 }
-                live.vm.kill().await;
+                live.machine.vm.kill().await;
                 live.guest.end(&reason);
             }
-            Phase::Booting(_, Boot::Silent(vm) | Boot::Listening(vm)) => vm.kill().await,
+            Phase::Booting(_, Boot::Silent(machine) | Boot::Listening(machine)) => machine.vm.kill().await,
             // A launch that is under way finds out by itself.
             _ => {}
         }
@@ -646,7 +580,10 @@ impl Pod {
 }
 
 fn pausing(live: &Live) -> Result<&dyn Pausing, ShimError> {
-    live.vm.pausing().ok_or_else(|| ShimError::Unsupported("this hypervisor cannot pause a VM".into()))
+    live.machine
+        .vm
+        .pausing()
+        .ok_or_else(|| ShimError::Unsupported("this hypervisor cannot pause a VM".into()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,7 +13,7 @@ use crate::container::{self, Container, NewContainer, Rootfs};
 use crate::error::ShimError;
 use crate::events::Event;
 use crate::phase::ProcessRequest;
-use crate::pod::{Live, Pod};
+use crate::pod::{Live, Machine, Pod};
 use crate::process::{Process, State, Streams};
 use crate::seccomp;
 use crate::stdio::{self, JsonLog};
@@ -33,15 +33,19 @@ pub async fn create(pod: &Arc<Pod>, request: NewContainer) -> Result<(), ShimErr
     }
     pod.reserve(&request.id)?;
     let id = request.id.clone();
-    let made = make(pod, request).await;
+    let made = loop {
+        match make(pod, &request).await {
+            // A clone that failed, and a VM that boots takes its place.
+            Err(Unmade { lost: Some(machine), .. }) if pod.replaces(&machine).await => {}
+            made => break made,
+        }
+    };
     match made {
-        Ok(container) => {
-            let bundle = container.bundle.display().to_string();
-            pod.insert(&id, Arc::new(container));
+        Ok(bundle) => {
             pod.events.publish(Event::Create { container: id, bundle, pid: pod.vmm_pid() });
             Ok(())
         }
-        Err(error) => {
+        Err(Unmade { error, .. }) => {
             pod.remove(&id);
             pod.stop_if_done();
             Err(error)
@@ -49,7 +53,30 @@ pub async fn create(pod: &Arc<Pod>, request: NewContainer) -> Result<(), ShimErr
     }
 }
 
-async fn make(pod: &Arc<Pod>, request: NewContainer) -> Result<Container, ShimError> {
+/// Why a container was not made.
+struct Unmade {
+    error: ShimError,
+    /// The VM that it should have been made in, where that may be gone.
+    lost: Option<Arc<Machine>>,
+}
+
+impl Unmade {
+    fn within(machine: &Arc<Machine>) -> impl FnOnce(ShimError) -> Self {
+        |error| {
+            let gone = matches!(error, ShimError::Gone(_) | ShimError::Unanswered(_));
+            Self { error, lost: gone.then(|| machine.clone()) }
+        }
+    }
+}
+
+impl From<ShimError> for Unmade {
+    fn from(error: ShimError) -> Self {
+        Self { error, lost: None }
+    }
+}
+
+/// Makes a container and puts it into its reserved place; its bundle.
+async fn make(pod: &Arc<Pod>, request: &NewContainer) -> Result<String, Unmade> {
     let mut spec = container::read_spec(&request.bundle)?;
     let filter = seccomp::take(&mut spec)?;
     let rootfs = Rootfs::open(&request.rootfs)?;
@@ -62,25 +89,35 @@ async fn make(pod: &Arc<Pod>, request: NewContainer) -> Result<Container, ShimEr
     let target = Target { container: request.id.clone(), exec: None };
     let config = &request.config;
     let process = Process::new(target, request.streams.clone(), config.stdin, config.stdin_once, log)?;
-    let vm = pod.vm().await?;
+    let machine = pod.machine().await?;
     let start = SystemTime::now();
-    let plugged = pod.disks.plug(&*vm, rootfs.images).await?;
+    let plugged = machine.disks.plug(&*machine.vm, rootfs.images).await.map_err(Unmade::within(&machine))?;
     pod.timeline.since("plug disks", start);
     let writable = Rootfs::writable(rootfs.tmpfs, &plugged);
+    let moved = || ShimError::Gone("the pod has got another VM".into());
     let created = async {
         let live = pod.live().await?;
+        if !Arc::ptr_eq(&live.machine, &machine) {
+            return Err(moved());
+        }
         let start = SystemTime::now();
-        let container = container::to_agent(&request, spec, filter, writable, &plugged);
+        let container = container::to_agent(request, spec, filter, writable, &plugged);
         live.guest.call(&Request::Create(Box::new(container))).await?;
         pod.timeline.since("create", start);
         Ok(())
     };
     if let Err(error) = created.await {
         process.release();
-        pod.disks.unplug(&*vm, &plugged).await;
-        return Err(error);
+        machine.disks.unplug(&*machine.vm, &plugged).await;
+        return Err(Unmade::within(&machine)(error));
     }
-    Ok(Container::new(request.bundle, Arc::new(process), plugged))
+    let process = Arc::new(process);
+    let container = Container::new(request.bundle.clone(), process.clone(), plugged);
+    if !pod.insert(&request.id, Arc::new(container), &machine) {
+        process.release();
+        return Err(Unmade::within(&machine)(moved()));
+    }
+    Ok(request.bundle.display().to_string())
 }
 
 /// Adds a process to a running container.
@@ -136,6 +173,7 @@ pub async fn start(pod: &Arc<Pod>, process: &Arc<Process>) -> Result<(), ShimErr
     let _turn = process.turn.lock().await;
     process.admit(ProcessRequest::Start)?;
     let live = pod.live().await?;
+    live.machine.note_started();
     // The way for its streams and its end is opened while it starts, not after.
     let following = Following::begin(pod, &live, process);
     let start = SystemTime::now();
@@ -323,7 +361,7 @@ pub async fn delete(pod: &Arc<Pod>, id: &str, exec: &str) -> Result<Exit, ShimEr
         }
         if exec.is_empty() {
             // Not later: the images may be used again, in another VM, as soon as this is answered.
-            pod.disks.unplug(&*live.vm, &container.plugged).await;
+            live.machine.disks.unplug(&*live.machine.vm, &container.plugged).await;
         }
     }
     drop(turn);

@@ -28,11 +28,38 @@ const UNFINISHED: &str = TemplateManifest::UNFINISHED;
 /// How long the guest gets to come to rest before it is saved; measured: some milliseconds.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// A template that was sound when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Its key.
+    pub key: String,
+    /// Where templates are.
+    root: PathBuf,
+    /// Its memory, by which it is told from one that was made later under the same key.
+    memory: FileMark,
+}
+
+impl Template {
+    /// Its directory.
+    pub fn dir(&self) -> PathBuf {
+        self.root.join(&self.key)
+    }
+
+    /// Removes it, unless another has taken its place; clones that run keep what they have of it.
+    pub fn discard(&self) {
+        let memory = fs::symlink_metadata(self.dir().join(Start::MEMORY));
+        if memory.is_ok_and(|metadata| mark(&metadata) != self.memory) {
+            return;
+        }
+        discard(&self.root, &self.key);
+    }
+}
+
 /// A template to clone from, or why there is none.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// It is in this directory.
-    Sound(PathBuf),
+    /// This one.
+    Sound(Template),
     /// There is none.
     None,
     /// It was not what it should be, and has been removed.
@@ -68,13 +95,13 @@ pub fn key(hypervisor: &dyn Hypervisor, config: &VmConfig) -> io::Result<Option<
 pub fn open(root: &Path, key: &str) -> Found {
     let dir = root.join(key);
     match check(&dir, key) {
-        Ok(true) => {
+        Ok(Some(memory)) => {
             // When it was last of use: the oldest go first.
             let _ = File::open(dir.join(TemplateManifest::FILE))
                 .and_then(|file| file.set_modified(std::time::SystemTime::now()));
-            Found::Sound(dir)
+            Found::Sound(Template { key: key.to_owned(), root: root.to_owned(), memory })
         }
-        Ok(false) => Found::None,
+        Ok(None) => Found::None,
         Err(error) => {
             discard(root, key);
             Found::Unsound(format!("{error:#}"))
@@ -82,8 +109,7 @@ pub fn open(root: &Path, key: &str) -> Found {
     }
 }
 
-/// Removes a template; clones that run keep what they have of it.
-pub fn discard(root: &Path, key: &str) {
+fn discard(root: &Path, key: &str) {
     let (dir, gone) = (root.join(key), root.join(format!("{UNFINISHED}{key}-{}-gone", std::process::id())));
     if let Err(error) = fs::rename(&dir, &gone).and_then(|()| fs::remove_dir_all(&gone))
         && error.kind() != io::ErrorKind::NotFound
@@ -92,12 +118,12 @@ pub fn discard(root: &Path, key: &str) {
     }
 }
 
-/// Whether there is a template in `dir`.
-fn check(dir: &Path, key: &str) -> anyhow::Result<bool> {
+/// The memory of the template in `dir`, if there is one.
+fn check(dir: &Path, key: &str) -> anyhow::Result<Option<FileMark>> {
     let path = dir.join(TemplateManifest::FILE);
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     let mut text = Vec::new();
@@ -117,10 +143,11 @@ fn check(dir: &Path, key: &str) -> anyhow::Result<bool> {
             bail!("{name} has been changed since it was made");
         }
     }
-    Ok(true)
+    Ok(manifest.files.get(Start::MEMORY).copied())
 }
 
-fn mark(metadata: &fs::Metadata) -> FileMark {
+/// By what a change of a file is noticed.
+pub fn mark(metadata: &fs::Metadata) -> FileMark {
     let ns =
         |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
     FileMark {
@@ -149,8 +176,7 @@ pub fn create() -> anyhow::Result<()> {
 async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifest> {
     let began = Instant::now();
     let hypervisor = boot::choose(config)?;
-    let nic_slots = u32::try_from(config.interfaces.len()).context("too many network interfaces")?;
-    let mut vm_config = boot::vm_config("template", config, nic_slots);
+    let mut vm_config = boot::vm_config("template", config)?;
     let key = key(&*hypervisor, &vm_config)
         .context("cannot look at kernel and initial filesystem")?
         .with_context(|| format!("{} has no templates", hypervisor.name()))?;
@@ -165,8 +191,8 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
     let lock = lock.context("cannot open the templates' lock")?;
     flock(&lock, FlockOperation::LockExclusive).context("cannot take the templates' lock")?;
     clear_unfinished(root);
-    if let Found::Sound(dir) = open(root, &key) {
-        let text = fs::read(dir.join(TemplateManifest::FILE))?;
+    if let Found::Sound(template) = open(root, &key) {
+        let text = fs::read(template.dir().join(TemplateManifest::FILE))?;
         return serde_json::from_slice(&text).context("its manifest is not valid");
     }
     let dir = root.join(format!("{UNFINISHED}{key}"));
@@ -185,7 +211,7 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
             version,
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
-            nic_slots,
+            nic_slots: u32::try_from(config.interfaces.len())?,
             kernel: config.kernel.clone(),
             kernel_args: config.kernel_args.clone(),
             created_unix_ns: crate::clock::unix_ns(),
@@ -258,40 +284,25 @@ fn clear_unfinished(root: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::FileExt as _;
 
-    fn template(root: &Path, key: &str) {
-        let dir = root.join(key);
-        fs::create_dir_all(&dir).unwrap();
-        let mut files = BTreeMap::new();
-        for name in [Start::MEMORY, Start::STATE] {
-            fs::write(dir.join(name), vec![7; 8192]).unwrap();
-            files.insert(name.to_owned(), mark(&fs::symlink_metadata(dir.join(name)).unwrap()));
+    use super::*;
+    use crate::testing::template;
+
+    fn dir_of(found: Found) -> PathBuf {
+        match found {
+            Found::Sound(template) => template.dir(),
+            other => panic!("{other:?}"),
         }
-        let manifest = TemplateManifest {
-            key: key.into(),
-            hypervisor: "qemu".into(),
-            accelerator: "tcg".into(),
-            version: "7.2".into(),
-            vcpus: 1,
-            memory_mib: 1,
-            nic_slots: 1,
-            kernel: "/k".into(),
-            kernel_args: vec![],
-            created_unix_ns: 0,
-            took_ms: 1,
-            files,
-        };
-        fs::write(dir.join(TemplateManifest::FILE), serde_json::to_vec(&manifest).unwrap()).unwrap();
     }
 
     #[test]
     fn sound_template_is_found_again_and_again() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(open(root.path(), "k1"), Found::None);
-        template(root.path(), "k1");
+        template(root.path(), "k1", 8192);
         for _ in 0..2 {
-            assert_eq!(open(root.path(), "k1"), Found::Sound(root.path().join("k1")));
+            assert_eq!(dir_of(open(root.path(), "k1")), root.path().join("k1"));
         }
     }
 
@@ -322,7 +333,7 @@ mod tests {
         ];
         for (reason, spoil) in spoil {
             let root = tempfile::tempdir().unwrap();
-            template(root.path(), "k1");
+            template(root.path(), "k1", 8192);
             spoil(&root.path().join("k1"));
             match open(root.path(), "k1") {
                 Found::Unsound(why) => assert!(why.contains(reason), "{why:?} instead of {reason:?}"),
@@ -333,9 +344,57 @@ mod tests {
     }
 
     #[test]
+    fn template_cut_off_anywhere_is_thrown_away() {
+        const STEP: u64 = 64 << 10;
+        const SIZE: u64 = 4 << 20;
+        let root = tempfile::tempdir().unwrap();
+        for name in [Start::MEMORY, Start::STATE] {
+            for size in (0..SIZE).step_by(STEP as usize).chain([SIZE - 1, SIZE + 1]) {
+                template(root.path(), "k1", SIZE);
+                let file = OpenOptions::new().write(true).open(root.path().join("k1").join(name)).unwrap();
+                file.set_len(size).unwrap();
+                let why = format!("{name} has {size} bytes instead of {SIZE}");
+                assert_eq!(open(root.path(), "k1"), Found::Unsound(why));
+                assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "nothing is left");
+            }
+        }
+    }
+
+    #[test]
+    fn flipped_bit_is_noticed_wherever_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        for at in (0..1 << 20).step_by(64 << 10) {
+            template(root.path(), "k1", 1 << 20);
+            let path = root.path().join("k1").join(Start::MEMORY);
+            let before = fs::metadata(&path).unwrap();
+            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            // As far as a program can set the times back.
+            file.set_modified(before.modified().unwrap()).unwrap();
+            drop(file);
+            assert!(matches!(open(root.path(), "k1"), Found::Unsound(why) if why.contains("changed since")));
+        }
+    }
+
+    #[test]
+    fn template_that_took_the_place_of_a_bad_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        template(root.path(), "k1", 4096);
+        let Found::Sound(first) = open(root.path(), "k1") else { panic!("it is sound") };
+        first.discard();
+        first.discard();
+        assert_eq!(open(root.path(), "k1"), Found::None);
+        template(root.path(), "k1", 4096);
+        first.discard();
+        assert_eq!(dir_of(open(root.path(), "k1")), first.dir());
+    }
+
+    #[test]
     fn template_of_another_key_is_not_taken() {
         let root = tempfile::tempdir().unwrap();
-        template(root.path(), "k1");
+        template(root.path(), "k1", 8192);
         fs::rename(root.path().join("k1"), root.path().join("k2")).unwrap();
         assert!(matches!(open(root.path(), "k2"), Found::Unsound(why) if why.contains("template k1")));
     }

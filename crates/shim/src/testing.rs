@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use hyper_link::channel::{Receiver, Sender};
 use hyper_link::{GuestLink, Stream, read_frame, write_frame};
-use hyper_protocol::agent::{Exit, Output, Reply, Request, Target};
-use hyper_protocol::shim::PodConfig;
+use hyper_protocol::agent::{Exit, Failure, FailureKind, Output, Reply, Request, Target};
+use hyper_protocol::shim::{PodConfig, TemplateManifest};
 use hyper_vm::*;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::error::ShimError;
 use crate::events::Events;
 use crate::pod::Pod;
 use crate::process::Streams;
+use crate::templates;
 
 /// The process in the guest that a test plays.
 #[derive(Default)]
@@ -45,6 +46,26 @@ impl FakeProcess {
     }
 }
 
+/// What is wrong with clones, and not with VMs that boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing.
+    #[default]
+    None,
+    /// The VMM does not take the template.
+    Launch,
+    /// The agent does not answer.
+    Mute,
+    /// The VM ends before the agent answers.
+    Death,
+    /// The agent does not want to be the pod.
+    Refusal,
+    /// The VM ends when a container is made.
+    DeathInCreate,
+    /// The VM ends when a container is started.
+    DeathInStart,
+}
+
 /// The guest, shared by the VM, the sessions and the test.
 #[derive(Default)]
 pub struct FakeGuest {
@@ -52,7 +73,12 @@ pub struct FakeGuest {
     session: Mutex<Option<JoinHandle<()>>>,
     pub requests: Mutex<Vec<Request>>,
     units: AtomicU16,
-    exit: watch::Sender<Option<VmExit>>,
+    /// How each VM was launched.
+    pub launches: Mutex<Vec<Start>>,
+    // That of the VM launched last.
+    exit: Mutex<watch::Sender<Option<VmExit>>>,
+    /// What is wrong with clones.
+    pub flaw: Mutex<Flaw>,
     /// It does not power off when it is asked to.
     pub stubborn: AtomicBool,
     pub plugged: Mutex<Vec<DiskAddress>>,
@@ -71,8 +97,15 @@ impl FakeGuest {
     }
 
     fn end(&self, kind: ExitKind, reason: &str) {
-        let exit = VmExit { kind, reason: reason.into() };
-        self.exit.send_if_modified(|now| now.is_none() && now.replace(exit).is_none());
+        end(&self.exit.lock().unwrap(), kind, reason);
+    }
+
+    /// What is wrong with the VM launched last.
+    fn flaw(&self) -> Flaw {
+        match self.launches.lock().unwrap().last() {
+            Some(Start::Clone(_)) => *self.flaw.lock().unwrap(),
+            _ => Flaw::None,
+        }
     }
 
     fn of(&self, target: &Target) -> Arc<FakeProcess> {
@@ -91,6 +124,15 @@ impl FakeGuest {
         let Ok(Some(request)) = read_frame::<Request>(&mut stream).await else { return };
         self.requests.lock().unwrap().push(request.clone());
         let reply = match &request {
+            Request::Configure(_) if self.flaw() == Flaw::Refusal => {
+                Reply::Failed(Failure { kind: FailureKind::System, message: "no".into() })
+            }
+            Request::Create(_) if self.flaw() == Flaw::DeathInCreate => {
+                return self.end(ExitKind::Panic, "it panicked");
+            }
+            Request::Start(_) if self.flaw() == Flaw::DeathInStart => {
+                return self.end(ExitKind::Panic, "it panicked");
+            }
             Request::Ping => {
                 Reply::Pong { agent: "1".into(), kernel: "6.12.0".into(), uptime_ns: 1, rss: 4096 }
             }
@@ -135,6 +177,11 @@ impl FakeGuest {
     }
 }
 
+fn end(exit: &watch::Sender<Option<VmExit>>, kind: ExitKind, reason: &str) {
+    let end = VmExit { kind, reason: reason.into() };
+    exit.send_if_modified(|now| now.is_none() && now.replace(end).is_none());
+}
+
 /// The driver.
 pub struct FakeHypervisor(pub Arc<FakeGuest>);
 
@@ -152,7 +199,13 @@ impl Hypervisor for FakeHypervisor {
         unreachable!("the shim does not ask")
     }
 
-    async fn launch(&self, _: VmConfig) -> Result<Arc<dyn Vm>, LaunchError> {
+    async fn launch(&self, config: VmConfig) -> Result<Arc<dyn Vm>, LaunchError> {
+        self.0.launches.lock().unwrap().push(config.start);
+        if self.0.flaw() == Flaw::Launch {
+            return Err(LaunchError::Config("no such machine".into()));
+        }
+        let exit = watch::Sender::default();
+        *self.0.exit.lock().unwrap() = exit.clone();
         let info = VmInfo {
             hypervisor: "fake",
             version: "1".into(),
@@ -160,17 +213,18 @@ impl Hypervisor for FakeHypervisor {
             pid: 4_000_000,
             steps: vec![],
         };
-        Ok(Arc::new(FakeVm { info, guest: self.0.clone() }))
+        Ok(Arc::new(FakeVm { info, guest: self.0.clone(), exit }))
     }
 
     fn template_kind(&self, _: &VmConfig) -> Option<String> {
-        None
+        Some("fake".into())
     }
 }
 
 struct FakeVm {
     info: VmInfo,
     guest: Arc<FakeGuest>,
+    exit: watch::Sender<Option<VmExit>>,
 }
 
 #[async_trait]
@@ -180,15 +234,32 @@ impl Vm for FakeVm {
     }
 
     async fn link(&self) -> Result<UnixStream, VmError> {
-        if self.guest.exit.borrow().is_some() {
+        if self.exit.borrow().is_some() {
             return Err(VmError::Gone("killed".into()));
         }
         let (host, guest) = UnixStream::pair().unwrap();
+        match self.guest.flaw() {
+            Flaw::Mute => {
+                tokio::spawn(async move {
+                    let _guest = guest;
+                    std::future::pending::<()>().await;
+                });
+                return Ok(host);
+            }
+            Flaw::Death => {
+                self.guest.end(ExitKind::Lost, "it ended");
+                return Err(VmError::Gone("it ended".into()));
+            }
+            _ => {}
+        }
         *self.guest.session.lock().unwrap() = Some(tokio::spawn(self.guest.clone().serve(guest)));
         Ok(host)
     }
 
     async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError> {
+        if self.exit.borrow().is_some() {
+            return Err(VmError::Gone("it ended".into()));
+        }
         let address =
             |_| DiskAddress::Scsi { target: 0, lun: self.guest.units.fetch_add(1, Ordering::Relaxed) };
         let addresses: Vec<_> = disks.iter().map(address).collect();
@@ -210,12 +281,14 @@ impl Vm for FakeVm {
     }
 
     async fn kill(&self) {
-        self.guest.end(ExitKind::Killed, "the VM was stopped");
+        end(&self.exit, ExitKind::Killed, "the VM was stopped");
     }
 
     async fn wait(&self) -> VmExit {
-        let mut exit = self.guest.exit.subscribe();
+        let mut exit = self.exit.subscribe();
         let exit = exit.wait_for(Option::is_some).await.unwrap();
+        // What was plugged into it is plugged no more.
+        self.guest.plugged.lock().unwrap().clear();
         exit.clone().unwrap()
     }
 
@@ -234,13 +307,26 @@ impl Vm for FakeVm {
 
 /// A pod that runs on a fake guest.
 pub async fn pod(dir: &Path, autostop: bool) -> (Arc<Pod>, Arc<FakeGuest>) {
+    let (pod, guest) = configured(dir, PodConfig { autostop, ..config(dir) });
+    pod.boot().await.unwrap();
+    (pod, guest)
+}
+
+/// A pod that has not been started.
+pub fn configured(dir: &Path, config: PodConfig) -> (Arc<Pod>, Arc<FakeGuest>) {
     let guest = Arc::new(FakeGuest::default());
     let hypervisor = guest.clone();
     let choose = Box::new(move |_: &PodConfig| -> Result<Box<dyn Hypervisor>, ShimError> {
         Ok(Box::new(FakeHypervisor(hypervisor.clone())))
     });
     let pod = Pod::new("pod".into(), dir.into(), Events::none(), choose);
-    pod.configure(PodConfig {
+    pod.configure(config).unwrap();
+    (pod, guest)
+}
+
+/// The configuration of a pod in `dir`.
+pub fn config(dir: &Path) -> PodConfig {
+    PodConfig {
         dir: dir.into(),
         kernel: "/kernel".into(),
         initramfs: "/initramfs".into(),
@@ -252,13 +338,52 @@ pub async fn pod(dir: &Path, autostop: bool) -> (Arc<Pod>, Arc<FakeGuest>) {
         domainname: String::new(),
         sysctl: BTreeMap::new(),
         interfaces: vec![],
-        autostop,
+        autostop: false,
         boot_timeout_ms: 10_000,
         templates: None,
-    })
-    .unwrap();
-    pod.boot().await.unwrap();
-    (pod, guest)
+    }
+}
+
+/// A pod in `dir` that is going to be cloned from a template; its key.
+pub fn to_be_cloned(dir: &Path) -> (Arc<Pod>, Arc<FakeGuest>, String) {
+    let templates = dir.join("templates");
+    let [kernel, initramfs] = ["kernel", "initramfs"].map(|name| {
+        std::fs::write(dir.join(name), name).unwrap();
+        dir.join(name)
+    });
+    let config = PodConfig { kernel, initramfs, templates: Some(templates.clone()), ..config(dir) };
+    let vm_config = crate::boot::vm_config("pod", &config).unwrap();
+    let key = templates::key(&FakeHypervisor(Arc::default()), &vm_config).unwrap().unwrap();
+    template(&templates, &key, 4096);
+    let (pod, guest) = configured(dir, config);
+    (pod, guest, key)
+}
+
+/// A template whose files have so many bytes.
+pub fn template(root: &Path, key: &str, size: u64) {
+    let dir = root.join(key);
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut files = BTreeMap::new();
+    for name in [Start::MEMORY, Start::STATE] {
+        let path = dir.join(name);
+        std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+        files.insert(name.to_owned(), templates::mark(&std::fs::symlink_metadata(path).unwrap()));
+    }
+    let manifest = TemplateManifest {
+        key: key.into(),
+        hypervisor: "qemu".into(),
+        accelerator: "tcg".into(),
+        version: "7.2".into(),
+        vcpus: 1,
+        memory_mib: 1,
+        nic_slots: 1,
+        kernel: "/k".into(),
+        kernel_args: vec![],
+        created_unix_ns: 0,
+        took_ms: 1,
+        files,
+    };
+    std::fs::write(dir.join(TemplateManifest::FILE), serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
 
 /// A container to make, of `layers` files in `dir` and memory.

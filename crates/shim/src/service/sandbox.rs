@@ -71,7 +71,7 @@ impl Sandbox for SandboxService {
         self.check(&request.sandbox_id)?;
         let live = self.pod.boot().await.map_err(status)?;
         Ok(StartSandboxResponse {
-            pid: live.vm.info().pid,
+            pid: live.machine.vm.info().pid,
             created_at: MessageField::some(clock::timestamp(self.created)),
             ..Default::default()
         })

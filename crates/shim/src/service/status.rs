@@ -15,7 +15,7 @@ pub fn status(error: ShimError) -> ttrpc::Error {
         ShimError::Invalid(_) => Code::INVALID_ARGUMENT,
         ShimError::Unsupported(_) => Code::UNIMPLEMENTED,
         ShimError::Gone(_) => Code::UNAVAILABLE,
-        ShimError::Program(_) | ShimError::Failed(_) => Code::UNKNOWN,
+        ShimError::Program(_) | ShimError::Unanswered(_) | ShimError::Failed(_) => Code::UNKNOWN,
     };
     ttrpc::Error::RpcStatus(get_status(code, error))
 }

@@ -18,8 +18,10 @@ use super::qmp::{Command, Event, Qmp};
 use crate::config::Start;
 use crate::error::VmError;
 
-/// How long the state of the devices, some ten KiB, may take to be written or read.
-const MIGRATION: Duration = Duration::from_secs(30);
+/// How long the state of the devices, some ten KiB, may take to be written.
+const SAVING: Duration = Duration::from_secs(30);
+/// How long it may take to be read; measured: some milliseconds. Who waits for a clone can have a VM that boots instead.
+const RESTORING: Duration = Duration::from_secs(15);
 
 /// Stops the guest and writes what its memory's file does not hold; both files are on disk then.
 pub async fn save(qmp: &Qmp, dir: &Path) -> Result<(), VmError> {
@@ -39,7 +41,7 @@ pub async fn save(qmp: &Qmp, dir: &Path) -> Result<(), VmError> {
         Command::new("migrate", json!({ "uri": "fd:state" })),
     ];
     qmp.execute_all(commands).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    migrated(&mut events).await?;
+    migrated(&mut events, SAVING).await?;
     let memory = dir.join(Start::MEMORY);
     let synced = tokio::task::spawn_blocking(move || -> io::Result<()> {
         kept.sync_all()?;
@@ -57,7 +59,7 @@ pub async fn restore(qmp: &Qmp, state: RawFd) -> Result<(), VmError> {
     let commands =
         vec![capabilities(), Command::new("migrate-incoming", json!({ "uri": format!("fd:{state}") }))];
     qmp.execute_all(commands).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    migrated(&mut events).await?;
+    migrated(&mut events, RESTORING).await?;
     // The template was stopped when it was saved.
     qmp.execute(Command::new("cont", json!({}))).await.map(drop)
 }
@@ -68,7 +70,7 @@ fn capabilities() -> Command {
 }
 
 /// Waits for the end of a migration.
-async fn migrated(events: &mut broadcast::Receiver<Event>) -> Result<(), VmError> {
+async fn migrated(events: &mut broadcast::Receiver<Event>, patience: Duration) -> Result<(), VmError> {
     let end = async {
         loop {
             match events.recv().await {
@@ -89,8 +91,8 @@ async fn migrated(events: &mut broadcast::Receiver<Event>) -> Result<(), VmError
             }
         }
     };
-    let seconds = MIGRATION.as_secs();
-    timeout(MIGRATION, end)
+    let seconds = patience.as_secs();
+    timeout(patience, end)
         .await
         .unwrap_or_else(|_| Err(VmError::Timeout { command: "migrate".into(), seconds }))
 }

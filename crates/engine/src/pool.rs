@@ -317,14 +317,17 @@ impl Shared {
         shim.configure(&config).await?;
         shim.boot(BOOT_TIMEOUT).await?;
         let state = podsock::inspect(&dir).await?;
-        if !matches!(state.origin, Origin::Cloned(_)) {
-            let (shared, config) = (self.clone(), config);
-            tokio::spawn(async move {
-                shared.note_origin(state.origin, config).await;
-                shared.refill();
-            });
-            return Ok(None);
-        }
+        let key = match state.origin {
+            Origin::Cloned(key) => key,
+            origin => {
+                let shared = self.clone();
+                tokio::spawn(async move {
+                    shared.note_origin(origin, config).await;
+                    shared.refill();
+                });
+                return Ok(None);
+            }
+        };
         let pod = PodRecord {
             id: id.to_owned(),
             name: None,
@@ -335,16 +338,33 @@ impl Shared {
             up: true,
         };
         for number in 0..REHEARSALS {
-            self.rehearse(&shim, &pod, number).await?;
+            let rehearsal = self.prepare_rehearsal(&dir, &pod, number).await?;
+            let rehearsed = tokio::time::timeout(BOOT_TIMEOUT, rehearsal.run(&shim)).await;
+            let rehearsed = rehearsed.unwrap_or_else(|_| {
+                Err(EngineError::new(Kind::System, "a rehearsed container does not come to its end"))
+            });
+            if let Err(error) = rehearsed {
+                let (shared, why) = (self.clone(), error.report());
+                tokio::spawn(async move {
+                    shared.doubt_template(key, &why, config).await;
+                    shared.refill();
+                });
+                return Err(error);
+            }
         }
         podsock::rest(&dir).await?;
         Ok(Some((shim, config)))
     }
 
-    /// Runs a container from its making to its removal.
-    async fn rehearse(self: &Arc<Self>, shim: &Shim, pod: &PodRecord, number: usize) -> Result<()> {
+    /// Makes what a container needs that is run to be rehearsed with.
+    async fn prepare_rehearsal(
+        self: &Arc<Self>,
+        dir: &Path,
+        pod: &PodRecord,
+        number: usize,
+    ) -> Result<Rehearsal> {
         let id = format!("rehearsal{number}");
-        let bundle = shim.dir().join(&id);
+        let bundle = dir.join(&id);
         let failed = |error| EngineError::system("cannot prepare a rehearsal", error);
         tokio::fs::create_dir(&bundle).await.map_err(failed)?;
         let writable = bundle.join("rw.ext4");
@@ -373,19 +393,7 @@ impl Shared {
         let engine = Engine { shared: self.clone() };
         let config =
             ContainerConfig { files: names::files(&engine, &record, pod).await?, ..Default::default() };
-        shim.create(&id, &bundle, &layers, false, &config).await?;
-        shim.start_task(&id, "").await?;
-        let exit = tokio::time::timeout(BOOT_TIMEOUT, shim.wait(&id, ""))
-            .await
-            .map_err(|_| EngineError::new(Kind::System, "a rehearsed container does not end"))??;
-        if exit.code != 0 {
-            return Err(EngineError::new(
-                Kind::System,
-                format!("a rehearsed container ended with exit code {}", exit.code),
-            ));
-        }
-        shim.delete(&id, "").await?;
-        tokio::fs::remove_dir_all(&bundle).await.map_err(failed)
+        Ok(Rehearsal { id, bundle, layers, config })
     }
 
     /// The disk that rehearsals run from, made at first use.
@@ -414,6 +422,31 @@ impl Shared {
         .await
         .map_err(|error| EngineError::system("the disk for rehearsals: work ended early", error))??;
         Ok(path)
+    }
+}
+
+/// A container that is run to be rehearsed with.
+struct Rehearsal {
+    id: String,
+    bundle: PathBuf,
+    layers: [Layer; 2],
+    config: ContainerConfig,
+}
+
+impl Rehearsal {
+    /// Runs it from its making to its removal.
+    async fn run(&self, shim: &Shim) -> Result<()> {
+        shim.create(&self.id, &self.bundle, &self.layers, false, &self.config).await?;
+        shim.start_task(&self.id, "").await?;
+        let exit = shim.wait(&self.id, "").await?;
+        if exit.code != 0 {
+            let why = format!("a rehearsed container ended with exit code {}", exit.code);
+            return Err(EngineError::new(Kind::System, why));
+        }
+        shim.delete(&self.id, "").await?;
+        tokio::fs::remove_dir_all(&self.bundle)
+            .await
+            .map_err(|error| EngineError::system("cannot clear away a rehearsal", error))
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! What a template is and whether one fits is the shim's to know; here one is ordered, listed, and removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper_protocol::shim::{Origin, PodConfig, TapInterface, TemplateManifest};
 use tokio::io::AsyncWriteExt as _;
@@ -34,6 +34,11 @@ const QUIET: Duration = Duration::from_secs(1);
 const SAVING: Duration = Duration::from_secs(60);
 /// Priority of the making (`nice`).
 const NICENESS: i32 = 10;
+/// How long after a template could not be made it is tried again at the earliest: this, doubled with each time, and at
+/// most that. What fails for a lasting reason, a full disk say, shall not keep the machine busy with each pod.
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// How far into the future a template's last use may be: files and we may read the clock at different moments.
+const AHEAD: Duration = Duration::from_secs(60);
 /// Directories in the runtime directory that are used for the making begin so.
 const WORKSHOP: &str = "template-";
 
@@ -67,13 +72,53 @@ pub struct TemplateRequest {
 #[derive(Debug)]
 pub(crate) struct Templates {
     root: Option<PathBuf>,
-    /// Keys of those being made, and of those that could not be.
-    ordered: Mutex<BTreeSet<String>>,
+    orders: Mutex<BTreeMap<String, Order>>,
+    /// Keys of those that were thrown away because a rehearsal failed.
+    doubted: Mutex<BTreeSet<String>>,
+}
+
+/// A template that is being made, or could not be.
+#[derive(Debug)]
+struct Order {
+    /// How often it could not be made.
+    failures: u32,
+    /// When it may be tried again; `None` while it is being made.
+    again: Option<Instant>,
 }
 
 impl Templates {
     pub(crate) fn new(root: Option<PathBuf>) -> Self {
-        Self { root, ordered: Mutex::default() }
+        Self { root, orders: Mutex::default(), doubted: Mutex::default() }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, BTreeMap<String, Order>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a template is to be made now; the caller makes it then, and says how that went.
+    fn order(&self, key: &str, now: Instant) -> bool {
+        let mut orders = self.orders();
+        let order = orders.entry(key.to_owned()).or_insert(Order { failures: 0, again: Some(now) });
+        let due = order.again.is_some_and(|again| again <= now);
+        if due {
+            order.again = None;
+        }
+        due
+    }
+
+    /// Takes note of how the making went; when it can be tried again, if it failed.
+    fn note(&self, key: &str, made: bool, now: Instant) -> Option<Duration> {
+        let mut orders = self.orders();
+        if made {
+            orders.remove(key);
+            return None;
+        }
+        let order = orders.get_mut(key)?;
+        let (first, longest) = RETRY;
+        let pause = first.saturating_mul(2_u32.saturating_pow(order.failures)).min(longest);
+        order.failures += 1;
+        order.again = Some(now + pause);
+        Some(pause)
     }
 
     /// The directory from which a pod's VM may be cloned.
@@ -149,7 +194,7 @@ impl Engine {
     /// # Errors
     /// Files cannot be removed.
     pub async fn prune_templates(&self) -> Result<Vec<Template>> {
-        self.shared.templates.ordered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.templates.orders().retain(|_, order| order.again.is_none());
         self.with_root(|root| {
             let templates = list(root)?;
             templates.iter().try_for_each(|template| remove(root, &template.manifest.key))?;
@@ -176,19 +221,34 @@ impl Shared {
         if let Some(why) = unsound {
             tracing::warn!(key, why, "a template was thrown away, and the pod booted");
         }
-        if !self.templates.ordered.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+        if !self.templates.order(&key, Instant::now()) {
             return;
         }
         tokio::time::sleep(QUIET).await;
-        match self.make_template(config).await {
-            Ok(manifest) => {
-                tracing::info!(key, took_ms = manifest.took_ms, "made a template");
-                // When it is gone one day, it may be made again.
-                self.templates.ordered.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let made = self.make_template(config).await;
+        let pause = self.templates.note(&key, made.is_ok(), Instant::now());
+        match made {
+            Ok(manifest) => tracing::info!(key, took_ms = manifest.took_ms, "made a template"),
+            Err(error) => {
+                tracing::warn!(key, not_again_within = ?pause, error = %error.report(), "cannot make a template");
             }
-            // It is not tried again: what fails once would keep the machine busy with each pod.
-            Err(error) => tracing::warn!(key, error = %error.report(), "cannot make a template"),
         }
+    }
+
+    /// Throws a template away in a clone of which a rehearsal failed, and has it made anew: once. If that is no better,
+    /// the template was not the reason.
+    pub(crate) async fn doubt_template(self: &Arc<Self>, key: String, why: &str, config: PodConfig) {
+        let doubted = &self.templates.doubted;
+        if !doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            return;
+        }
+        let engine = Engine { shared: self.clone() };
+        let gone = key.clone();
+        if let Err(error) = engine.with_root(move |root| remove(root, &gone)).await {
+            tracing::warn!(key, error = %error.report(), "a template that is not sound cannot be removed");
+        }
+        let unsound = Some(format!("a rehearsal failed: {why}"));
+        self.note_origin(Origin::NoTemplate { key, unsound }, config).await;
     }
 
     /// Has the shim make a template, and removes those that are too many then.
@@ -200,10 +260,14 @@ impl Shared {
         config.dir.clone_from(&dir);
         let made = self.run_template(&config).await;
         let _ = tokio::fs::remove_dir_all(&dir).await;
+        if let (Err(_), Some(root)) = (&made, config.templates.clone()) {
+            // Whoever made it may have been killed.
+            let _ = tokio::task::spawn_blocking(move || clear_unfinished(&root)).await;
+        }
         let manifest = made?;
         if let Some(root) = config.templates {
             let kept = manifest.key.clone();
-            let trimmed = tokio::task::spawn_blocking(move || trim(&root, &kept)).await;
+            let trimmed = tokio::task::spawn_blocking(move || trim(&root, &kept, Timestamp::now())).await;
             if let Ok(Err(error)) = trimmed {
                 tracing::warn!(error = %error.report(), "templates that are too many stay");
             }
@@ -252,6 +316,22 @@ impl Shared {
             if entry.file_name().to_string_lossy().starts_with(WORKSHOP) {
                 let _ = fs::remove_dir_all(entry.path());
             }
+        }
+        if let Some(root) = &self.templates.root {
+            clear_unfinished(root);
+        }
+    }
+}
+
+/// Removes what those left who died while they made a template, unless somebody is making one.
+fn clear_unfinished(root: &Path) {
+    let Ok(lock) = fs::File::open(root.join(TemplateManifest::LOCK)) else { return };
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TemplateManifest::UNFINISHED) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -307,10 +387,15 @@ fn remove(root: &Path, key: &str) -> Result<()> {
 }
 
 /// Removes the oldest until the rest is within bounds; never the one just made.
-fn trim(root: &Path, kept: &str) -> Result<()> {
+fn trim(root: &Path, kept: &str, now: Timestamp) -> Result<()> {
+    let mut templates = list(root)?;
+    // The host's clock was set back: when those were used nobody knows, and were they the youngest, the others would
+    // have to go each time until the clock is there again.
+    let horizon = Timestamp(now.0.saturating_add(i64::try_from(AHEAD.as_nanos()).unwrap_or(i64::MAX)));
+    templates.sort_by_key(|template| template.used > horizon);
     let mut count = 0;
     let mut bytes = 0;
-    for template in list(root)? {
+    for template in templates {
         count += 1;
         bytes += template.bytes;
         if (count > TEMPLATES_MAX || bytes > BYTES_MAX) && template.manifest.key != kept {
@@ -361,13 +446,63 @@ mod tests {
         };
         assert_eq!(keys().len(), 10);
         // The oldest of all was just made.
-        trim(root.path(), "k9").unwrap();
+        trim(root.path(), "k9", Timestamp::now()).unwrap();
         assert_eq!(keys(), ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k9"]);
         assert!(list(root.path()).unwrap().iter().all(|template| template.bytes >= 8192));
         remove(root.path(), "k0").unwrap();
         remove(root.path(), "k0").unwrap();
         assert_eq!(keys().len(), 8);
         assert!(list(&root.path().join("nosuch")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn templates_from_before_the_clock_was_set_back_go_first() {
+        let root = tempfile::tempdir().unwrap();
+        for n in 0..10 {
+            template(root.path(), &format!("k{n}"), n * 100);
+        }
+        // Set back so far that k0 to k4 were used in the future.
+        let now = Timestamp(Timestamp::now().0 - 480_000_000_000);
+        trim(root.path(), "k9", now).unwrap();
+        let keys: BTreeSet<String> =
+            list(root.path()).unwrap().into_iter().map(|template| template.manifest.key).collect();
+        let expected = ["k0", "k1", "k2", "k5", "k6", "k7", "k8", "k9"];
+        assert_eq!(keys, expected.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_tried_ever_less_often() {
+        let templates = Templates::new(None);
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert!(templates.order("k", now));
+            assert!(!templates.order("k", now + Duration::from_secs(3600)), "it is being made");
+            let pause = templates.note("k", false, now).unwrap();
+            assert!(!templates.order("k", now + pause - Duration::from_millis(1)));
+            now += pause;
+            pauses.push(pause.as_secs());
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        assert!(templates.order("k", now) && templates.order("other", now));
+        assert_eq!(templates.note("k", true, now), None);
+        // When it is gone one day, it may be made again.
+        assert!(templates.order("k", now));
+    }
+
+    #[test]
+    fn leftovers_of_the_dead_go_and_those_of_the_living_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let left = root.path().join(".new-k1");
+        fs::create_dir(&left).unwrap();
+        template(root.path(), "k1", 0);
+        let lock = fs::File::create(root.path().join(TemplateManifest::LOCK)).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        clear_unfinished(root.path());
+        assert!(left.exists());
+        drop(lock);
+        clear_unfinished(root.path());
+        assert!(!left.exists() && list(root.path()).unwrap().len() == 1);
     }
 
     #[test]

@@ -377,6 +377,8 @@ impl TemplateManifest {
     pub const FILE: &'static str = "template.json";
     /// How the names of directories begin, beside the templates, that are being made or removed.
     pub const UNFINISHED: &'static str = ".new-";
+    /// Name of the file, beside the templates, that is locked by whoever makes one.
+    pub const LOCK: &'static str = "lock";
 }
 
 /// By what a change of a file is noticed.

@@ -25,6 +25,13 @@ const MANIFEST_MAX: u64 = 64 << 10;
 /// Beginning of the name of a template being made or removed.
 const UNFINISHED: &str = TemplateManifest::UNFINISHED;
 
+/// Bytes on disk that must be free for a template, and the part of the guest's memory in addition: measured are 52 MiB at
+/// 512 MiB, and of a larger guest the kernel's page structures, a 64th. A disk that becomes full meanwhile ends the VM,
+/// and worse, it is full for everybody else too.
+const ROOM: (u64, u64) = (96 << 20, 32);
+/// With fewer bytes free than this a disk is called full.
+const FULL: u64 = 4 << 20;
+
 /// How long the guest gets to come to rest before it is saved; measured: some milliseconds.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -186,8 +193,12 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
         .create(root)
         .context("cannot make the templates' directory")?;
     // One makes it, others wait and find it.
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(root.join("lock"));
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(root.join(TemplateManifest::LOCK));
     let lock = lock.context("cannot open the templates' lock")?;
     flock(&lock, FlockOperation::LockExclusive).context("cannot take the templates' lock")?;
     clear_unfinished(root);
@@ -195,6 +206,7 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
         let text = fs::read(template.dir().join(TemplateManifest::FILE))?;
         return serde_json::from_slice(&text).context("its manifest is not valid");
     }
+    check_room(root, config)?;
     let dir = root.join(format!("{UNFINISHED}{key}"));
     DirBuilder::new().mode(0o700).create(&dir).context("cannot make the template's directory")?;
     vm_config.start = Start::Template(dir.clone());
@@ -229,10 +241,33 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
         File::open(root)?.sync_all()?;
         Ok(manifest)
     });
-    if finished.is_err() {
+    finished.map_err(|error| {
+        let full = free(root).is_ok_and(|free| free < FULL);
         let _ = fs::remove_dir_all(&dir);
+        if full { error.context(format!("no space is left for {}", root.display())) } else { error }
+    })
+}
+
+/// Refuses to make a template that the disk may have no room for.
+fn check_room(root: &Path, config: &PodConfig) -> anyhow::Result<()> {
+    let (fixed, part) = ROOM;
+    let need = fixed + (u64::from(config.memory_mib) << 20) / part;
+    let free = free(root).context("cannot look at the templates' filesystem")?;
+    if free < need {
+        bail!(
+            "not enough space for a template: {} MiB are free in {}, {} MiB are needed",
+            free >> 20,
+            root.display(),
+            need >> 20
+        );
     }
-    finished
+    Ok(())
+}
+
+/// Bytes free on the filesystem of a directory.
+fn free(dir: &Path) -> io::Result<u64> {
+    let status = rustix::fs::statvfs(dir)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
 /// Boots the VM until its agent answers, and saves it; the accelerator and the version of the VMM.

@@ -21,6 +21,7 @@ mod run;
 mod servers;
 mod session;
 mod survival;
+mod template_faults;
 mod templates;
 mod terminal;
 mod trees;
@@ -49,6 +50,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("crash", crash::cases()),
         ("survival", survival::cases()),
         ("templates", templates::cases()),
+        ("template_faults", template_faults::cases()),
         ("harness", harness::cases()),
     ]
 }

@@ -31,11 +31,12 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// An engine with templates of its own and this many VMs kept ready.
-fn engine(pool: &str) -> Instance {
+pub fn engine(pool: &str) -> Instance {
     engine_with("own", pool)
 }
 
-fn engine_with(templates: &str, pool: &str) -> Instance {
+/// An engine with templates in this directory and this many VMs kept ready.
+pub fn engine_with(templates: &str, pool: &str) -> Instance {
     // A relative path would be the daemon's, so one that every engine can have: below its root or shared.
     let env = match templates {
         // Empty means not given: the default place.
@@ -49,13 +50,14 @@ fn engine_with(templates: &str, pool: &str) -> Instance {
     })
 }
 
-fn templates(engine: &Instance) -> Vec<String> {
+/// Keys of the templates.
+pub fn templates(engine: &Instance) -> Vec<String> {
     let listed = engine.hyper(&["template", "ls", "-q", "--no-trunc"]).run().ok().out();
     listed.split_whitespace().map(str::to_owned).collect()
 }
 
 /// How the VM of a new container comes up.
-fn origin(engine: &Instance, flags: &[&str]) -> String {
+pub fn origin(engine: &Instance, flags: &[&str]) -> String {
     let name = engine.name("origin");
     let mut words = vec!["run", "-d", "--name", &name];
     words.extend(flags);
@@ -101,7 +103,7 @@ fn the_first_start_boots_and_the_next_is_a_clone() {
 fn a_template_that_was_tampered_with_is_thrown_away_and_the_pod_boots() {
     let engine = engine("0");
     type Spoil = fn(PathBuf);
-    let spoils: [(&str, Spoil); 4] = [
+    let spoils: [(&str, Spoil); 7] = [
         ("memory has 4096 bytes", |dir| {
             OpenOptions::new().write(true).open(dir.join("memory")).unwrap().set_len(4096).unwrap();
         }),
@@ -113,6 +115,22 @@ fn a_template_that_was_tampered_with_is_thrown_away_and_the_pod_boots() {
             OpenOptions::new().append(true).open(dir.join("state")).unwrap().write_all(b"").unwrap();
             let state = fs::read(dir.join("state")).unwrap();
             fs::write(dir.join("state"), state).unwrap();
+        }),
+        ("memory has 536870911 bytes", |dir| {
+            OpenOptions::new()
+                .write(true)
+                .open(dir.join("memory"))
+                .unwrap()
+                .set_len((512 << 20) - 1)
+                .unwrap();
+        }),
+        ("state has 0 bytes", |dir| {
+            OpenOptions::new().write(true).open(dir.join("state")).unwrap().set_len(0).unwrap();
+        }),
+        ("it is the template 0123", |dir| {
+            let manifest = fs::read_to_string(dir.join("template.json")).unwrap();
+            let key = dir.file_name().unwrap().to_str().unwrap().to_owned();
+            fs::write(dir.join("template.json"), manifest.replace(&key, "0123")).unwrap();
         }),
         ("manifest is not valid", |dir| fs::write(dir.join("template.json"), "[]").unwrap()),
     ];
@@ -207,11 +225,13 @@ fn ready(engine: &Instance) -> usize {
     ready.unwrap_or_else(|| panic!("{info}")).parse().unwrap()
 }
 
-fn fill(engine: &Instance) {
+/// Waits until two VMs are ready.
+pub fn fill(engine: &Instance) {
     wait_until_within("two VMs are ready", Duration::from_secs(120), || ready(engine) == 2);
 }
 
-fn stop(engine: Instance) {
+/// Ends the engine in an orderly way, which leaves nothing.
+pub fn stop(engine: Instance) {
     let pid = engine.daemon_pid().unwrap();
     kill(pid, Signal::TERM);
     wait_until("hyperd has ended", || !Path::new(&format!("/proc/{pid}")).exists());

@@ -124,7 +124,7 @@ impl Pod {
 
     /// Says that a clone failed, and sees to it that no other pod is cloned from its template.
     fn give_up(&self, template: &Template, fault: &Fault) {
-        let why = format!("a clone failed: {}", fault.why);
+        let why = format!("a clone failed: {}", fault.why.lines().collect::<Vec<_>>().join("; "));
         tracing::warn!(key = template.key, why, "a template is of no use; the guest boots");
         if !fault.refused {
             template.discard();
@@ -286,6 +286,7 @@ mod tests {
                 let steps = pod.steps().await;
                 assert!(steps.iter().any(|step| step.name == "clone that failed"), "{steps:?}");
                 guest.process("c1").exit(0);
+                pod.container("c1").unwrap().process.wait().await;
                 pod.stop(Duration::ZERO, "done").await;
             })
             .await;

@@ -205,12 +205,14 @@ fn a_disk_without_room_for_a_template_is_named_and_runs_go_on() {
     // No room from the beginning.
     let log = || fs::read_to_string(engine.run_directory().join("hyperd.log")).unwrap();
     let refusals = || log().matches("not enough space for a template").count();
+    let began = Instant::now();
     works(&engine);
-    wait_until("the log says so", || refusals() == 1);
+    wait_until("the log says so", || refusals() > 0);
     for _ in 0..3 {
         works(&engine);
     }
-    assert_eq!(refusals(), 1, "it is not tried with each pod: {}", log());
+    let tries = 1 + began.elapsed().as_secs() as usize / 10;
+    assert!(refusals() <= tries, "it is tried after ten seconds at the earliest: {}", log());
     assert_eq!(left().len(), 2);
     // With room again it is made, when it is time to try again.
     fs::remove_file(inside.join("thief")).unwrap();

@@ -334,8 +334,8 @@ fn starts_that_the_host_has_no_memory_for_are_refused_and_the_rest_run() {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
     let available: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    // Memory for four and a half, as hyperd reckons.
-    let reserve = format!("{}K", available - (576 << 10));
+    // Memory for ten and a half, as hyperd reckons.
+    let reserve = format!("{}K", available - (1344 << 10));
     let engine = Instance::start(Options {
         images: vec!["busybox:latest"],
         env: vec![("HYPER_MEMORY_RESERVE".to_owned(), reserve)],
@@ -346,7 +346,7 @@ fn starts_that_the_host_has_no_memory_for_are_refused_and_the_rest_run() {
             let output = engine.hyper(&["run", "--rm", "busybox:latest", "true"]).run();
             (output.code, output.err())
         };
-        let runs: Vec<_> = (0..16).map(|_| scope.spawn(run)).collect();
+        let runs: Vec<_> = (0..40).map(|_| scope.spawn(run)).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()
     });
     let (ran, refused): (Vec<_>, Vec<_>) = codes.into_iter().partition(|(code, _)| *code == 0);

@@ -303,7 +303,7 @@ impl Shared {
             let stderr = String::from_utf8_lossy(&output.stderr);
             return Err(EngineError::new(
                 Kind::System,
-                format!("cannot make a template: {}", last_line(&stderr)),
+                format!("cannot make a template: {}", last_line(&stderr).trim_start_matches("error: ")),
             ));
         }
         serde_json::from_slice(&output.stdout)

@@ -19,9 +19,9 @@ use crate::timeline::Timeline;
 /// Most that a pod may be configured to wait for its guest.
 pub const BOOT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The part of the time for a boot that a clone may take until its agent has made it the pod. It has about that part of
-/// a boot's work to do (measured: 150 of 650 ms), so that it is not given up on a machine on which a boot would not be: of twenty
-/// starts at once on two processors with a load of 33 the slowest clone took 5.3 s, at a load of 12 a clone took 2.3 and a
-/// boot 9.8 s.
+/// a boot's work to do (measured: 150 of 650 ms), so that it is not given up on a machine on which a boot would not be.
+/// Of twenty starts at once on two processors with a load of 33 the slowest clone took 5.3 s; with a load of 12 a clone
+/// took 2.3 s and a boot 9.8.
 const CLONE_PART: u32 = 4;
 /// Bytes of seed for the guest's random generator: what `/dev/urandom` is good for, twice.
 const SEED: usize = 64;

@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
         a_template_whose_making_is_killed_is_in_nobodys_way,
         a_clone_that_is_killed_while_it_starts_harms_nobody_else,
         spares_killed_while_they_are_made_are_in_nobodys_way,
+        steps_of_the_hosts_clock_disturb_no_start,
     ]
     .to_vec()
 }
@@ -362,5 +363,68 @@ fn spares_killed_while_they_are_made_are_in_nobodys_way() {
     }
     fill(&engine);
     nothing_half_made(&engine);
+    stop(engine);
+}
+
+/// A library that has a process see another time of day than the host's, and the same monotonic time.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+fn steps_of_the_hosts_clock_disturb_no_start() {
+    const DAY: i64 = 86_400;
+    if !Path::new(FAKETIME).exists() {
+        println!("skipped: steps of the clock: {FAKETIME} is not installed (libfaketime)");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let offset = place.path().join("offset");
+    let step_to = |seconds: i64| {
+        fs::write(place.path().join("new"), format!("{seconds:+}s\n")).unwrap();
+        fs::rename(place.path().join("new"), &offset).unwrap();
+    };
+    step_to(0);
+    let variables = [
+        ("LD_PRELOAD", FAKETIME),
+        ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        // Nor other times of files than they have.
+        ("NO_FAKE_STAT", "1"),
+        ("HYPER_TEMPLATES", ""),
+        ("HYPER_POOL", "1"),
+    ];
+    let engine = Instance::start(Options {
+        images: vec!["busybox:latest"],
+        env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        ..Options::default()
+    });
+    engine.hyper(&["template", "create"]).run().ok();
+    works(&engine);
+    engine.wait_for_spares(1);
+    for (step, seconds) in [DAY, -30 * DAY, 365 * DAY, 0].into_iter().enumerate() {
+        step_to(seconds);
+        let began = Instant::now();
+        // One that was kept ready, a clone, and one that boots.
+        for flags in [&[][..], &[], &["--template", "never"]] {
+            let words = [&["run", "--rm", "--timeline"], flags, &["busybox:latest", "date", "+%s"]].concat();
+            let output = engine.hyper(&words).run().ok();
+            let told: i64 = output.out().trim().parse().unwrap();
+            let host = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let off = told - (i64::try_from(host.as_secs()).unwrap() + seconds);
+            assert!(off.abs() <= 30, "a guest is {off} s off after step {step}: {output}");
+        }
+        assert_eq!(templates(&engine).len(), 1, "the template is as good as before");
+        // While they run, and while spares are made.
+        let mut run =
+            engine.hyper(&["run", "--rm", "busybox:latest", "sh", "-c", "sleep 1; echo slept"]).spawn();
+        std::thread::sleep(moment(Duration::from_millis(500)));
+        step_to(seconds - DAY);
+        run.wait_within(Duration::from_secs(60)).ok().prints("slept\n");
+        engine.wait_for_spares(1);
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "nothing waits for the clock: {:?}",
+            began.elapsed()
+        );
+    }
     stop(engine);
 }

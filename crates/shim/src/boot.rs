@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
-use hyper_link::CallError;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig};
 use hyper_vm::qemu::Qemu;
@@ -167,8 +166,6 @@ pub struct Unmet {
     pub why: String,
     /// The end of its console, as an error shows it.
     pub console: String,
-    /// Its agent answered, and refused.
-    pub refused: bool,
 }
 
 /// Waits for the agent for as long as `patience` after `since`, calls `listening`, and makes the guest this pod. When
@@ -184,22 +181,19 @@ pub async fn meet(
     listening: impl FnOnce(),
 ) -> Result<Guest, Unmet> {
     let opening = Guest::open(vm.clone(), pod(config), timeline, listening);
-    let (why, refused) = tokio::select! {
+    let why = tokio::select! {
         biased;
         opened = opening => match opened {
             Ok(guest) => return Ok(guest),
-            Err(error) => {
-                let refused = matches!(error, CallError::Failed(_));
-                (ShimError::from(error).to_string(), refused)
-            }
+            Err(error) => error.to_string(),
         },
-        exit = vm.wait() => (exit.reason, false),
+        exit = vm.wait() => exit.reason,
         () = tokio::time::sleep_until((since + patience).into()) => {
-            (format!("its agent did not answer within {} ms", patience.as_millis()), false)
+            format!("its agent did not answer within {} ms", patience.as_millis())
         }
     };
     vm.kill().await;
-    Err(Unmet { why, console: last_lines(&vm.console_tail()), refused })
+    Err(Unmet { why, console: last_lines(&vm.console_tail()) })
 }
 
 /// Release of the guest kernel.

@@ -54,14 +54,14 @@ impl Guest {
         pod: agent::Pod,
         timeline: &Timeline,
         listening: impl FnOnce(),
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, ShimError> {
         let start = SystemTime::now();
         let link = loop {
             match connect(&*vm).await {
                 Ok(link) => break link,
                 // An agent of another version stays one.
                 Err(error @ CallError::Link(hyper_link::LinkError::Version { .. })) => {
-                    return Err(error);
+                    return Err(error.into());
                 }
                 Err(error) => {
                     tracing::debug!(error = %chain(&error), "no session with the guest yet");

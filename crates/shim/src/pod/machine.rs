@@ -64,20 +64,18 @@ struct Fault {
     error: ShimError,
     /// The same for somebody who knows that it was a clone.
     why: String,
-    /// The agent answered, and refused: another VM's may do the same.
-    refused: bool,
 }
 
 impl From<ShimError> for Fault {
     fn from(error: ShimError) -> Self {
-        Self { why: error.to_string(), error, refused: false }
+        Self { why: error.to_string(), error }
     }
 }
 
 impl From<Unmet> for Fault {
-    fn from(Unmet { why, console, refused }: Unmet) -> Self {
+    fn from(Unmet { why, console }: Unmet) -> Self {
         let error = ShimError::Failed(format!("the guest did not boot: {why}{console}"));
-        Self { error, why, refused }
+        Self { error, why }
     }
 }
 
@@ -105,16 +103,20 @@ impl Pod {
                 return;
             }
             self.timeline.since("clone that failed", began);
-            self.give_up(&template, &fault);
-            suspect = Some((template, fault));
+            let why = format!("a clone failed: {}", fault.why.lines().collect::<Vec<_>>().join("; "));
+            tracing::warn!(key = template.key, why, "a template seems to be of no use; the guest boots");
+            *lock(&self.origin) =
+                Origin::NoTemplate { key: template.key.clone(), unsound: Some(why.clone()) };
+            suspect = Some((template, why));
         }
-        let booted = self.run_vm(&*hypervisor, vm_config, &config, None, suspect.as_ref()).await;
-        if let Err(Fault { error, .. }) = booted
+        let before = suspect.as_ref().map(|(template, _)| template);
+        let booted = self.run_vm(&*hypervisor, vm_config, &config, None, before).await;
+        if let Err(Fault { error, why }) = booted
             && matches!(self.phase(), Phase::Booting(..))
         {
             let error = match (error, suspect) {
-                (ShimError::Failed(text), Some((_, clone))) if !clone.refused => {
-                    ShimError::Failed(format!("{text}\na clone failed before: {}", clone.why))
+                (ShimError::Failed(text), Some((_, clone))) if !clone.contains(&why) => {
+                    ShimError::Failed(format!("{text}\nbefore, {clone}"))
                 }
                 (error, _) => error,
             };
@@ -122,18 +124,8 @@ impl Pod {
         }
     }
 
-    /// Says that a clone failed, and sees to it that no other pod is cloned from its template.
-    fn give_up(&self, template: &Template, fault: &Fault) {
-        let why = format!("a clone failed: {}", fault.why.lines().collect::<Vec<_>>().join("; "));
-        tracing::warn!(key = template.key, why, "a template is of no use; the guest boots");
-        if !fault.refused {
-            template.discard();
-        }
-        *lock(&self.origin) = Origin::NoTemplate { key: template.key.clone(), unsound: Some(why) };
-    }
-
-    /// Launches a VM, makes it this pod, and follows it to its end. When it comes up where a clone was refused, the
-    /// clone's template was at fault.
+    /// Launches a VM, makes it this pod, and follows it to its end. When it comes up where a clone of `suspect` did not,
+    /// that template was at fault, and no other pod is to be cloned from it.
     ///
     /// # Errors
     /// It did not come up, or is a clone that was lost before a container was made in it. Nothing is left of it.
@@ -143,7 +135,7 @@ impl Pod {
         vm_config: VmConfig,
         config: &Arc<PodConfig>,
         template: Option<Template>,
-        before: Option<&(Template, Fault)>,
+        suspect: Option<&Template>,
     ) -> Result<(), Fault> {
         let launched = Instant::now();
         let cloned = template.is_some();
@@ -162,14 +154,14 @@ impl Pod {
         };
         let patience = (launched, boot::patience(config, cloned));
         let guest = boot::meet(vm.clone(), config, patience, &self.timeline, listening).await?;
+        if let Some(template) = suspect {
+            template.discard();
+        }
         let live = Arc::new(Live { config: config.clone(), machine: machine.clone(), guest });
         if !self.advance(PodPhase::Booting, Phase::Running(live.clone())) {
             live.guest.end("the pod was stopped");
             vm.kill().await;
             return Ok(());
-        }
-        if let Some((template, _)) = before {
-            template.discard();
         }
         let info = vm.info();
         tracing::info!(pod = %self.id, pid = info.pid, accelerator = %info.accelerator, "the guest is up");

@@ -5,7 +5,7 @@
 # To compile the project and the guest kernel. The kernel's source is not here: xtask takes it from
 # linux-source-6.12 when that is installed and fetches it through apt otherwise. The keyring lets it check
 # Debian's archive on systems that are not Debian.
-BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev xz-utils debian-archive-keyring
+BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev patch xz-utils debian-archive-keyring
 
 # To run virtual machines and their networks, and to make a first image to run.
 RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2 mmdebstrap

@@ -9,6 +9,7 @@ use hyper_network::Endpoint;
 use hyper_protocol::shim::{Phase as Step, PodConfig, TapInterface, files};
 
 use crate::clock::Timestamp;
+use crate::db::Durability;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Result};
 use crate::options::{PodOptions, PodRecord};
@@ -195,7 +196,7 @@ impl Shared {
             steps.time("boot pod", shim.boot(BOOT_TIMEOUT)).await
         };
         let attached = steps.time("attach network", self.attach_network(&pod.id, &options));
-        let written = steps.time("write pod record", self.db.put_pod(record));
+        let written = steps.time("write pod record", self.db.put_pod(record, Durability::Written));
         let (booted, attached, written, made) = tokio::join!(booted, attached, written, make(&shim));
         if let Err(error) = attached.map(drop).and(booted).and(written) {
             let console = console_tail(&dir);
@@ -291,7 +292,7 @@ impl Shared {
         if !std::mem::take(&mut pod.lock().up) || !known || (goes && !explicit) {
             return;
         }
-        if let Err(error) = self.db.put_pod(pod.record()).await {
+        if let Err(error) = self.db.put_pod(pod.record(), Durability::Written).await {
             tracing::warn!(pod = pod.id, error = %error.report(), "cannot record the pod's end");
         }
     }

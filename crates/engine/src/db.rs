@@ -79,6 +79,30 @@ impl Setting {
     }
 }
 
+/// Whether a change has to outlive a power failure. Every change outlives the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// It is on disk when the call returns: some milliseconds, more on a busy disk.
+    Synced,
+    /// It is with the kernel. For what a power failure ends anyway: VMs, and containers that remove themselves.
+    Written,
+}
+
+impl Durability {
+    /// For a change to a container that removes itself, or does not.
+    pub(crate) fn of_container(auto_remove: bool) -> Self {
+        if auto_remove { Self::Written } else { Self::Synced }
+    }
+
+    /// Value of SQLite's `synchronous` in write-ahead mode.
+    fn synchronous(self) -> &'static str {
+        match self {
+            Self::Synced => "full",
+            Self::Written => "normal",
+        }
+    }
+}
+
 fn failed(action: &str) -> impl FnOnce(rusqlite::Error) -> EngineError + '_ {
     move |error| {
         let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
@@ -105,7 +129,6 @@ impl Db {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "foreign_keys", true)?;
             Ok(connection)
         };
@@ -123,10 +146,18 @@ impl Db {
     /// Runs `work` where blocking is allowed.
     async fn run<T: Send + 'static>(
         &self,
+        durability: Durability,
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let db = self.clone();
-        tokio::task::spawn_blocking(move || work(&mut db.lock()))
+        let work = move || {
+            let mut connection = db.lock();
+            connection
+                .pragma_update(None, "synchronous", durability.synchronous())
+                .map_err(failed("set how it writes"))?;
+            work(&mut connection)
+        };
+        tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| EngineError::system("state database: work ended early", error))?
     }
@@ -174,7 +205,8 @@ impl Db {
 
     /// Adds a container, and its pod with it where that is new, in one step.
     pub(crate) async fn insert(&self, pod: Option<PodRecord>, container: ContainerRecord) -> Result<()> {
-        self.run(move |connection| {
+        let durability = Durability::of_container(container.options.auto_remove);
+        self.run(durability, move |connection| {
             let mut write = || -> rusqlite::Result<()> {
                 let transaction = connection.transaction()?;
                 if let Some(pod) = &pod {
@@ -201,14 +233,14 @@ impl Db {
     }
 
     /// Adds or changes a pod.
-    pub(crate) async fn put_pod(&self, pod: PodRecord) -> Result<()> {
-        self.run(move |connection| put_pod(connection, &pod).map_err(failed("write a pod"))).await
+    pub(crate) async fn put_pod(&self, pod: PodRecord, durability: Durability) -> Result<()> {
+        self.run(durability, move |connection| put_pod(connection, &pod).map_err(failed("write a pod"))).await
     }
 
     /// Changes a container's state.
-    pub(crate) async fn set_state(&self, id: &str, state: &State) -> Result<()> {
+    pub(crate) async fn set_state(&self, id: &str, state: &State, durability: Durability) -> Result<()> {
         let (id, state) = (id.to_owned(), state.clone());
-        self.run(move |connection| {
+        self.run(durability, move |connection| {
             to_json(&state)
                 .and_then(|state| {
                     connection.execute("UPDATE containers SET state = ?2 WHERE id = ?1", params![id, state])
@@ -222,7 +254,7 @@ impl Db {
     /// Changes a container's name.
     pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<()> {
         let (id, name) = (id.to_owned(), name.to_owned());
-        self.run(move |connection| {
+        self.run(Durability::Synced, move |connection| {
             connection
                 .execute("UPDATE containers SET name = ?2 WHERE id = ?1", params![id, name])
                 .map(drop)
@@ -238,9 +270,10 @@ impl Db {
         container: &str,
         pod: Option<&str>,
         exit_code: Option<i64>,
+        durability: Durability,
     ) -> Result<()> {
         let (container, pod) = (container.to_owned(), pod.map(str::to_owned));
-        self.run(move |connection| {
+        self.run(durability, move |connection| {
             let mut write = || -> rusqlite::Result<()> {
                 let transaction = connection.transaction()?;
                 transaction.execute("DELETE FROM containers WHERE id = ?1", [&container])?;
@@ -273,7 +306,7 @@ impl Db {
     /// Forgets a pod without containers.
     pub(crate) async fn remove_pod(&self, pod: &str) -> Result<()> {
         let pod = pod.to_owned();
-        self.run(move |connection| {
+        self.run(Durability::Synced, move |connection| {
             connection
                 .execute("DELETE FROM pods WHERE id = ?1", [pod])
                 .map(drop)
@@ -417,7 +450,7 @@ mod tests {
         let db = Db::open(&path).unwrap();
         db.insert(Some(pod()), container()).await.unwrap();
         let state = State { phase: Phase::Running, pid: 9, ..State::default() };
-        db.set_state(&container().id, &state).await.unwrap();
+        db.set_state(&container().id, &state, Durability::Written).await.unwrap();
         db.rename(&container().id, "web2").await.unwrap();
         db.set_setting(Setting::Subnet, "172.30.0.1/16").unwrap();
         drop(db);
@@ -439,7 +472,7 @@ mod tests {
         db.insert(Some(pod()), container()).await.unwrap();
         let other = ContainerRecord { id: "d".repeat(64), ..container() };
         db.insert(None, other).await.unwrap_err();
-        db.remove(&container().id, Some(&pod().id), Some(7)).await.unwrap();
+        db.remove(&container().id, Some(&pod().id), Some(7), Durability::Synced).await.unwrap();
         assert_eq!(db.load().unwrap(), (vec![], vec![]));
         assert_eq!(db.removed(&container().id).unwrap(), Some(7));
         assert_eq!(db.removed("other").unwrap(), None);

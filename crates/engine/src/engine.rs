@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::admission::Admission;
 use crate::clock::Timestamp;
-use crate::db::{Db, Setting};
+use crate::db::{Db, Durability, Setting};
 use crate::error::{EngineError, Result};
 use crate::events::{Event, EventStream, Events};
 use crate::exec::Exec;
@@ -253,9 +253,12 @@ impl Shared {
         container: &Container,
         change: impl FnOnce(&mut State),
     ) -> Result<()> {
-        let mut state = container.lock().state.clone();
+        let (mut state, auto_remove) = {
+            let record = container.lock();
+            (record.state.clone(), record.options.auto_remove)
+        };
         change(&mut state);
-        self.db.set_state(&container.id, &state).await?;
+        self.db.set_state(&container.id, &state, Durability::of_container(auto_remove)).await?;
         container.lock().state = state;
         Ok(())
     }

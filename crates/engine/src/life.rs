@@ -7,6 +7,7 @@ use hyper_protocol::shim::{ExitRecord, files};
 
 use crate::boot::Steps;
 use crate::clock::Timestamp;
+use crate::db::Durability;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::options::{DEFAULT_STOP_TIMEOUT, Phase, State};
@@ -169,7 +170,11 @@ impl Engine {
         change(&mut state);
         // A container that removes itself is not written down again: after a crash it is removed all the same.
         let auto_remove = container.lock().options.auto_remove;
-        if !auto_remove && let Err(error) = self.shared.db.set_state(&container.id, &state).await {
+        let written = match auto_remove {
+            true => Ok(()),
+            false => self.shared.db.set_state(&container.id, &state, Durability::Synced).await,
+        };
+        if let Err(error) = written {
             tracing::error!(container = container.id, error = %error.report(), "cannot record an exit");
         }
         container.lock().state = state;
@@ -441,7 +446,9 @@ impl Engine {
         let last = self.shared.registry.in_pod(&record.pod).len() <= 1;
         let ends = pod.filter(|pod| last && !pod.lock().explicit);
         let exit_code = record.options.auto_remove.then_some(record.state.exit_code);
-        self.shared.db.remove(&container.id, ends.as_ref().map(|pod| pod.id.as_str()), exit_code).await?;
+        let durability = Durability::of_container(record.options.auto_remove);
+        let pod = ends.as_ref().map(|pod| pod.id.as_str());
+        self.shared.db.remove(&container.id, pod, exit_code, durability).await?;
         if let Some(pod) = ends {
             self.shared.registry.remove_pod(&pod.id);
         }

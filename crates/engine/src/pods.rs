@@ -6,6 +6,7 @@ use hyper_protocol::shim::PodState;
 
 use crate::clock::Timestamp;
 use crate::create::check_name;
+use crate::db::Durability;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::options::{ContainerRecord, PodOptions, PodRecord, TemplateUse};
@@ -98,7 +99,7 @@ impl Engine {
                 request.name
             )));
         }
-        self.shared.db.put_pod(record.clone()).await?;
+        self.shared.db.put_pod(record.clone(), Durability::Synced).await?;
         let id = record.id.clone();
         self.shared.registry.add_pod(Pod::new(record));
         self.shared.pod_event(&id, Some(&request.name), "create");

@@ -17,6 +17,7 @@ use hyper_protocol::shim::{ContainerConfig, Identity, Origin, PodConfig};
 use crate::admission::kib_of;
 use crate::boot::{BOOT_TIMEOUT, Steps, interface, make_pod_dir};
 use crate::clock::Timestamp;
+use crate::db::Durability;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
 use crate::layer::Journal;
@@ -200,7 +201,7 @@ impl Shared {
         };
         let (woken, written) = tokio::join!(
             steps.time("wake a spare VM", podsock::wake(spare.shim.dir(), identity)),
-            steps.time("write pod record", self.db.put_pod(record)),
+            steps.time("write pod record", self.db.put_pod(record, Durability::Written)),
         );
         match woken.and(written) {
             Ok(()) => Some((spare.shim, spare.config)),

@@ -1,6 +1,6 @@
 //! Exit records: what stays of a container when its shim is gone.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -8,7 +8,8 @@ use std::path::Path;
 use hyper_protocol::shim::{ExitRecord, files};
 
 /// Writes the record of `container` in the pod's directory; after a crash at any moment there is the whole record
-/// or none.
+/// or none. Not synced: the directory is as short-lived as the machine's uptime, and whoever waits for the exit waits for
+/// this.
 ///
 /// # Errors
 /// When the disk does not take it.
@@ -23,9 +24,7 @@ pub fn write(dir: &Path, container: &str, record: &ExitRecord) -> io::Result<()>
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, exits.join(format!("{container}.json")))?;
-        File::open(&exits)?.sync_all()
+        fs::rename(&temporary, exits.join(format!("{container}.json")))
     })();
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

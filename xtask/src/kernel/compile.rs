@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use super::recipe::Recipe;
+use super::recipe::{Fragment, Recipe};
 use super::source::{Source, TOP_DIRECTORY};
 use crate::{clock, project};
 
@@ -24,7 +24,7 @@ const FLAGS: &str = "-mstringop-strategy=libcall";
 /// Builds the kernel below `directory`; returns a directory with `vmlinux` and the `config` it was built from.
 ///
 /// # Errors
-/// When the source is damaged, an option is lost ([`super::config::Requests::verify`]), or make fails.
+/// When the source is damaged, a patch does not fit, an option is lost ([`super::config::Requests::verify`]), or make fails.
 pub fn compile(source: &Source, recipe: &Recipe, directory: &Path) -> Result<PathBuf> {
     let tree = directory.join(TOP_DIRECTORY);
     let objects = directory.join("objects");
@@ -33,6 +33,7 @@ pub fn compile(source: &Source, recipe: &Recipe, directory: &Path) -> Result<Pat
         fs::create_dir(path).with_context(|| format!("creating {}", path.display()))?;
     }
     clock::step("  unpack", || unpack(&source.tarball(directory)?, directory))?;
+    apply(&recipe.patches, directory, &tree)?;
     clock::step("  configure", || configure(recipe, &tree, &objects))?;
     clock::step("  compile", || project::run(make(&tree, &objects).arg("vmlinux")))?;
     let vmlinux = result.join("vmlinux");
@@ -47,6 +48,19 @@ fn unpack(tarball: &Path, directory: &Path) -> Result<()> {
     tar.arg("--extract").arg("--file").arg(tarball).arg("--directory").arg(directory);
     tar.args(LEFT_OUT.iter().map(|pattern| format!("--exclude={TOP_DIRECTORY}/{pattern}")));
     project::run(&mut tar)
+}
+
+/// Applies the patches. One around which the source has changed is refused: it has to be looked at.
+fn apply(patches: &[Fragment], directory: &Path, tree: &Path) -> Result<()> {
+    for Fragment { name, text } in patches {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        let mut patch = Command::new("patch");
+        patch.args(["--strip=1", "--fuzz=0", "--forward", "--batch", "--silent", "--no-backup-if-mismatch"]);
+        patch.arg("--directory").arg(tree).arg("--input").arg(&path);
+        project::run(&mut patch).with_context(|| format!("{name} does not fit the kernel's source"))?;
+    }
+    Ok(())
 }
 
 fn configure(recipe: &Recipe, tree: &Path, objects: &Path) -> Result<()> {

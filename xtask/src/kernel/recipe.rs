@@ -26,6 +26,8 @@ pub struct Fragment {
 pub struct Recipe {
     /// What the fragments ask for; comments and order make no other kernel.
     pub requests: Requests,
+    /// Changes to the source, in the order in which they are applied.
+    pub patches: Vec<Fragment>,
     /// The compiler's name and version, as it gives them.
     compiler: String,
     /// The source package's version.
@@ -33,15 +35,18 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Reads the fragments and asks the compiler for its version.
+    /// Reads fragments and patches and asks the compiler for its version.
     ///
     /// # Errors
     /// When there is no fragment, one is not readable or malformed, or there is no compiler.
     pub fn gather(source: &Source) -> Result<Self> {
         let compiler = project::output(Command::new("gcc").arg("--version"))?;
         let compiler = compiler.lines().next().unwrap_or_default().to_owned();
-        let requests = Requests::parse(&read_fragments()?)?;
-        Ok(Self { requests, compiler, source: source.version().to_owned() })
+        let fragments = read_all("guest/kernel", "config")?;
+        ensure!(!fragments.is_empty(), "no *.config in guest/kernel");
+        let requests = Requests::parse(&fragments)?;
+        let patches = read_all("guest/kernel/patches", "patch")?;
+        Ok(Self { requests, patches, compiler, source: source.version().to_owned() })
     }
 
     /// The key: the same inputs give the same one, in 64 hexadecimal digits.
@@ -55,6 +60,9 @@ impl Recipe {
         feed(&self.source);
         feed(&self.compiler);
         feed(&self.requests.render());
+        for patch in &self.patches {
+            feed(&patch.text);
+        }
         hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
             write!(text, "{byte:02x}").expect("a string takes every character");
             text
@@ -62,20 +70,19 @@ impl Recipe {
     }
 }
 
-/// The fragments, sorted by name.
-fn read_fragments() -> Result<Vec<Fragment>> {
-    let directory = project::root().join("guest/kernel");
+/// The files of `directory` with this extension, sorted by name.
+fn read_all(directory: &str, extension: &str) -> Result<Vec<Fragment>> {
+    let directory = project::root().join(directory);
     let listing = || format!("listing {}", directory.display());
     let mut fragments = Vec::new();
     for entry in fs::read_dir(&directory).with_context(listing)? {
         let path = entry.with_context(listing)?.path();
-        if path.extension().is_some_and(|extension| extension == "config") {
+        if path.extension().is_some_and(|found| found == extension) {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             fragments.push(Fragment { name, text });
         }
     }
-    ensure!(!fragments.is_empty(), "no *.config in {}", directory.display());
     fragments.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(fragments)
 }
@@ -87,7 +94,7 @@ mod tests {
     fn recipe(text: &str, compiler: &str) -> Recipe {
         let fragment = Fragment { name: "f.config".into(), text: text.into() };
         let requests = Requests::parse(&[fragment]).expect("well formed");
-        Recipe { requests, compiler: compiler.into(), source: "6.12".into() }
+        Recipe { requests, patches: Vec::new(), compiler: compiler.into(), source: "6.12".into() }
     }
 
     #[test]
@@ -96,6 +103,9 @@ mod tests {
         assert_eq!(key.len(), 64);
         assert_ne!(key, recipe("CONFIG_A=n", "gcc 1").key());
         assert_ne!(key, recipe("CONFIG_A=y", "gcc 2").key());
+        let mut patched = recipe("CONFIG_A=y", "gcc 1");
+        patched.patches.push(Fragment { name: "1.patch".into(), text: "---".into() });
+        assert_ne!(key, patched.key());
     }
 
     #[test]

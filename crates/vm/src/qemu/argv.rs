@@ -17,6 +17,9 @@ pub const FIRST_DISK_SET: u64 = 16;
 /// Identifier of the guest's memory, where that is a file.
 const MEMORY: &str = "ram0";
 
+/// What the timer of QEMU's local APIC counts in a millisecond: nanoseconds (`hw/intc/apic.c`).
+const APIC_KHZ: u32 = 1_000_000;
+
 /// Descriptor set of the console's pipe.
 const CONSOLE_SET: u64 = 1;
 
@@ -152,6 +155,7 @@ fn kernel_arguments(config: &VmConfig, probe: &Probe) -> String {
         words.push("tsc=reliable".to_owned());
         // The calibration of the local APIC's timer takes 150 ms and fails.
         words.push("nolapic_timer".to_owned());
+        words.push(format!("lapic_timer_khz={APIC_KHZ}"));
         // On a busy host the timer's interrupts come too late for the check that they come at all.
         words.push("no_timer_check".to_owned());
         if config.vcpus == 1 {

@@ -153,7 +153,8 @@ fn kernel_arguments(config: &VmConfig, probe: &Probe) -> String {
         // guest's counter is the host's, so that it is known and steady.
         words.extend(probe.tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
         words.push("tsc=reliable".to_owned());
-        // The calibration of the local APIC's timer takes 150 ms and fails.
+        // The calibration of the local APIC's timer takes 150 ms and fails. Our kernel (`guest/kernel/patches`) is told
+        // its frequency, which takes the first word back: the PIT would wake an idle guest 45 times a second.
         words.push("nolapic_timer".to_owned());
         words.push(format!("lapic_timer_khz={APIC_KHZ}"));
         // On a busy host the timer's interrupts come too late for the check that they come at all.
@@ -489,7 +490,7 @@ mod tests {
 -m size=512M
 -kernel /usr/lib/hyper/guest/vmlinux
 -initrd /usr/lib/hyper/guest/initramfs.cpio
--append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on acpi=off swiotlb=noforce scsi_mod.scan=manual mitigations=off tsc_early_khz=2100000 tsc=reliable nolapic_timer no_timer_check lpj=8400000 loglevel=7
+-append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on acpi=off swiotlb=noforce scsi_mod.scan=manual mitigations=off tsc_early_khz=2100000 tsc=reliable nolapic_timer lapic_timer_khz=1000000 no_timer_check lpj=8400000 loglevel=7
 -chardev socket,id=qmp,fd=10
 -mon chardev=qmp,mode=control
 -add-fd fd=12,set=1

@@ -16,6 +16,8 @@ pub struct Ability {
 pub struct Abilities {
     /// Disks can be added to a running VM; the number is the most at a time.
     pub disk_plug: Option<u16>,
+    /// A read-only disk can be several files, one after the other; the number is the most of them.
+    pub disk_files: Option<u16>,
     /// Taps can be connected to the NIC slots of a running VM; the number is the most slots.
     pub nic_plug: Option<u32>,
     /// A running VM can be stopped in its tracks and continued.
@@ -33,12 +35,16 @@ pub struct Abilities {
 }
 
 impl Abilities {
+    /// Name of the ability to plug a disk of several files.
+    pub const DISK_FILES: &'static str = "disk of several files";
+
     /// The table, row by row, in the order in which it is shown.
-    pub fn rows(&self) -> [Ability; 8] {
+    pub fn rows(&self) -> [Ability; 9] {
         let row = |name, available| Ability { name, available, most: None };
         let counted = |name, most: Option<u32>| Ability { name, available: most.is_some(), most };
         [
             counted("disk plug", self.disk_plug.map(u32::from)),
+            counted(Self::DISK_FILES, self.disk_files.map(u32::from)),
             counted("nic plug", self.nic_plug),
             row("pause", self.pause),
             row("snapshot", self.snapshot),

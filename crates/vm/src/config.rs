@@ -90,8 +90,22 @@ pub struct DiskConfig {
     /// The image, raw, open for reading or, unless `read_only`, for reading and writing. A directory, socket or
     /// pipe is refused.
     pub image: OwnedFd,
+    /// Further files, open for reading, that follow the image on the disk, one after the other. Each, and the image, is
+    /// a whole number of sectors then ([`DiskConfig::SECTOR`]). Only for read-only disks, and only of drivers with
+    /// the ability ([`crate::Abilities::disk_files`]).
+    pub more: Vec<OwnedFd>,
     /// The guest may not write.
     pub read_only: bool,
+}
+
+impl DiskConfig {
+    /// Bytes of a sector.
+    pub const SECTOR: u64 = 512;
+
+    /// A disk of one file.
+    pub fn new(image: OwnedFd, read_only: bool) -> Self {
+        Self { image, more: Vec::new(), read_only }
+    }
 }
 
 /// Where the guest finds a disk.

@@ -109,6 +109,9 @@ pub enum VmError {
     /// No room for another disk or NIC.
     #[error("{0}")]
     Full(String),
+    /// The driver lacks the ability.
+    #[error("this hypervisor driver has no ability {0:?}")]
+    Unable(&'static str),
     /// No such disk or slot, or a slot already taken.
     #[error("{0}")]
     Address(String),

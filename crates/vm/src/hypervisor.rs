@@ -54,7 +54,8 @@ pub trait Vm: Send + Sync {
     /// Plugs disks, all or none, and says where the guest finds each, in order. Does not wait for the guest.
     ///
     /// # Errors
-    /// [`VmError::Full`], [`VmError::Refused`] and others.
+    /// [`VmError::Full`], [`VmError::Refused`] and others; [`VmError::Unable`] for a disk of several files where the
+    /// driver has no such.
     async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError>;
 
     /// Takes a disk away, in use or not.

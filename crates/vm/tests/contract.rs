@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,7 @@ contract!(
     killed_vm_is_gone_and_says_so,
     disks_get_addresses_of_their_own,
     disks_are_plugged_all_or_none,
+    several_files_are_one_disk_where_that_is_declared,
     unplugged_disk_is_gone,
     nic_slots_are_as_many_as_configured,
     link_can_be_opened_again,
@@ -74,7 +77,7 @@ async fn launch(driver: &dyn Hypervisor, config: &VmConfig) -> Arc<dyn Vm> {
 }
 
 fn disk(dir: &Path, name: &str) -> DiskConfig {
-    DiskConfig { image: image(dir, name, 1), read_only: false }
+    DiskConfig::new(image(dir, name, 1), false)
 }
 
 async fn killed_vm_is_gone_and_says_so(driver: &dyn Hypervisor, config: VmConfig) {
@@ -97,7 +100,7 @@ async fn disks_get_addresses_of_their_own(driver: &dyn Hypervisor, config: VmCon
     // Two read-only disks of one image are two disks.
     for _ in 0..2 {
         let image = std::fs::File::open(config.dir.join("disk0")).unwrap().into();
-        disks.push(DiskConfig { image, read_only: true });
+        disks.push(DiskConfig::new(image, true));
     }
     disks.remove(0);
     let mut addresses = vm.plug_disks(disks).await.unwrap();
@@ -110,19 +113,63 @@ async fn disks_get_addresses_of_their_own(driver: &dyn Hypervisor, config: VmCon
 
 async fn disks_are_plugged_all_or_none(driver: &dyn Hypervisor, config: VmConfig) {
     let vm = launch(driver, &config).await;
-    let bad = || DiskConfig { image: empty(&config.dir), read_only: true };
+    let bad = || DiskConfig::new(empty(&config.dir), true);
     let directory = std::fs::File::open(&config.dir).unwrap().into();
     assert!(vm.plug_disks(vec![disk(&config.dir, "a"), bad()]).await.is_err());
-    assert!(vm.plug_disks(vec![DiskConfig { image: directory, read_only: true }]).await.is_err());
+    assert!(vm.plug_disks(vec![DiskConfig::new(directory, true)]).await.is_err());
     let read_only = std::fs::File::open(config.dir.join("a")).unwrap().into();
-    let refused =
-        vm.plug_disks(vec![disk(&config.dir, "b"), DiskConfig { image: read_only, read_only: false }]).await;
+    let refused = vm.plug_disks(vec![disk(&config.dir, "b"), DiskConfig::new(read_only, false)]).await;
     if driver.name() != "fake" {
         assert!(matches!(refused, Err(VmError::Refused { .. })), "{refused:?}");
     }
     // Nothing of the failures is left: the images are free again.
     vm.plug_disks(vec![disk(&config.dir, "a"), disk(&config.dir, "b")]).await.unwrap();
     vm.kill().await;
+}
+
+async fn several_files_are_one_disk_where_that_is_declared(driver: &dyn Hypervisor, config: VmConfig) {
+    // The guest, which has no init, is to stay.
+    let config = VmConfig { kernel_args: vec!["panic=0".into()], ..config };
+    let vm = launch(driver, &config).await;
+    // Of content that pretends to be an image of another kind.
+    let file = |number: u64, size: u64| -> OwnedFd {
+        let path = tempfile::NamedTempFile::new_in(&config.dir).unwrap().into_temp_path();
+        std::fs::write(&path, [b"QFI\xfb\0\0\0\x03".as_slice(), b"KDMV\x01\0\0\0"][number as usize % 2])
+            .unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
+        File::open(&path).unwrap().into()
+    };
+    let of = |count: u64| {
+        let more = (1..count).map(|number| file(number, 512 * number)).collect();
+        DiskConfig { image: file(0, 4096), more, read_only: true }
+    };
+    let Some(most) = driver.abilities().disk_files else {
+        assert!(matches!(vm.plug_disks(vec![of(2)]).await, Err(VmError::Unable(_))));
+        vm.plug_disks(vec![of(1)]).await.unwrap();
+        vm.kill().await;
+        return;
+    };
+    let before = descriptors(&*vm);
+    let many = of(most.min(100).into());
+    let addresses = vm.plug_disks(vec![of(3), disk(&config.dir, "a"), many]).await.unwrap();
+    assert_eq!(addresses.len(), 3);
+    let too_many = of(u64::from(most) + 1);
+    let odd = DiskConfig { more: vec![file(1, 700)], ..of(1) };
+    let none = DiskConfig { more: vec![empty(&config.dir)], ..of(1) };
+    let writable = DiskConfig { read_only: false, ..of(2) };
+    for bad in [too_many, odd, none, writable] {
+        assert!(vm.plug_disks(vec![bad]).await.is_err());
+    }
+    for address in addresses {
+        vm.unplug_disk(address).await.unwrap();
+    }
+    assert_eq!(descriptors(&*vm), before, "nothing that was passed stays open");
+    vm.kill().await;
+}
+
+/// Open descriptors of the VMM.
+fn descriptors(vm: &dyn Vm) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", vm.info().pid)).unwrap().count()
 }
 
 async fn unplugged_disk_is_gone(driver: &dyn Hypervisor, config: VmConfig) {

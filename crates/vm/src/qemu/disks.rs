@@ -1,7 +1,12 @@
 //! Which logical units are taken, and the commands that plug and unplug disks.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::fs::MemfdFlags;
 use serde_json::{Value, json};
 
 use super::argv::{FIRST_DISK_SET, SCSI};
@@ -13,25 +18,32 @@ use crate::error::VmError;
 /// 16384 units on a target.
 pub const DISKS_MAX: u16 = 4096;
 
-/// Logical units of the one target. Numbers are given in turn, so that one just freed is not used again before
+/// Most files of a disk: what an image of the most layers that overlayfs takes (500) could need, and the one that
+/// says how they belong together. The descriptor that names them is far from the 1 MiB that QEMU reads of one.
+pub const DISK_FILES_MAX: u16 = 501;
+/// Descriptor sets below this number belong to the command line and to disks' first files; 0 is never reached.
+const FIRST_MORE_SET: u64 = FIRST_DISK_SET + DISKS_MAX as u64;
+
+/// Logical units of the one target, with the number of files behind the first of each. Numbers are given in turn, so that one just freed is not used again before
 /// the guest has noticed that its disk is gone.
 #[derive(Debug, Default)]
 pub struct Units {
-    taken: BTreeSet<u16>,
+    taken: BTreeMap<u16, u16>,
     next: u16,
 }
 
 impl Units {
-    /// Takes `count` units, or none.
-    pub fn take(&mut self, count: usize) -> Result<Vec<u16>, VmError> {
-        if self.taken.len() + count > usize::from(DISKS_MAX) {
+    /// Takes a unit for each number of further files, or none.
+    pub fn take(&mut self, more: &[u16]) -> Result<Vec<u16>, VmError> {
+        if self.taken.len() + more.len() > usize::from(DISKS_MAX) {
             return Err(VmError::Full(format!("a VM has at most {DISKS_MAX} disks")));
         }
-        let mut units = Vec::with_capacity(count);
-        while units.len() < count {
+        let mut units = Vec::with_capacity(more.len());
+        while units.len() < more.len() {
             let unit = self.next;
             self.next = (self.next + 1) % DISKS_MAX;
-            if self.taken.insert(unit) {
+            if let Entry::Vacant(entry) = self.taken.entry(unit) {
+                entry.insert(more[units.len()]);
                 units.push(unit);
             }
         }
@@ -40,12 +52,12 @@ impl Units {
 
     /// Gives one back; whether it was taken.
     pub fn give(&mut self, unit: u16) -> bool {
-        self.taken.remove(&unit)
+        self.taken.remove(&unit).is_some()
     }
 
-    /// Whether it is taken.
-    pub fn has(&self, unit: u16) -> bool {
-        self.taken.contains(&unit)
+    /// How many files there are behind the first of its disk, if it is taken.
+    pub fn more(&self, unit: u16) -> Option<u16> {
+        self.taken.get(&unit).copied()
     }
 }
 
@@ -73,18 +85,76 @@ fn node_name(unit: u16) -> String {
     format!("i{unit}")
 }
 
+/// The set of what QEMU opens as the disk's image: its one file, or the descriptor of several.
 fn descriptor_set(unit: u16) -> u64 {
     FIRST_DISK_SET + u64::from(unit)
 }
 
+/// The set of one of several files.
+fn file_set(unit: u16, index: u16) -> u64 {
+    FIRST_MORE_SET + u64::from(unit) * u64::from(DISK_FILES_MAX) + u64::from(index)
+}
+
+fn add_fd(set: u64, descriptor: OwnedFd) -> Command {
+    Command { execute: "add-fd", arguments: json!({ "fdset-id": set }), descriptor: Some(descriptor) }
+}
+
+/// A disk with what QEMU needs to open it.
+#[derive(Debug)]
+pub struct Prepared {
+    disk: DiskConfig,
+    /// For a disk of several files: what says that they are one.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Prepared {
+    /// Prepares a disk for a unit. `sectors` has the length of each of its files.
+    pub fn new(unit: u16, disk: DiskConfig, sectors: &[u64]) -> io::Result<Self> {
+        let descriptor = match disk.more.is_empty() {
+            true => None,
+            false => Some(in_memory(descriptor(unit, sectors).as_bytes())?),
+        };
+        Ok(Self { disk, descriptor })
+    }
+}
+
+/// What QEMU's VMDK driver reads: a disk of flat extents, one after the other. Each file is opened by QEMU as a file
+/// and nothing else, whatever it begins with. There must be no empty line: QEMU would take the next one twice.
+fn descriptor(unit: u16, sectors: &[u64]) -> String {
+    let mut text = String::from(
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n",
+    );
+    for (index, sectors) in (0..).zip(sectors) {
+        // QEMU skips extents with any other access; what it may do is said of the disk.
+        text.push_str(&format!("RW {sectors} FLAT \"/dev/fdset/{}\" 0\n", file_set(unit, index)));
+    }
+    text
+}
+
+/// A file of memory, open for reading alone: QEMU takes a passed descriptor only for the very access it has.
+fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create("disk", MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
+}
+
 /// The commands that plug a disk. They are as short as can be: QEMU reads its control socket byte by byte, each a turn
 /// of its main loop (measured: 7 µs, and several times that while the guest boots).
-pub fn plug(unit: u16, disk: DiskConfig) -> Vec<Command> {
+pub fn plug(unit: u16, prepared: Prepared) -> Vec<Command> {
+    let Prepared { disk, descriptor } = prepared;
     let set = descriptor_set(unit);
-    let add =
-        Command { execute: "add-fd", arguments: json!({ "fdset-id": set }), descriptor: Some(disk.image) };
+    let driver = if descriptor.is_some() { "vmdk" } else { "raw" };
+    let mut commands = Vec::with_capacity(disk.more.len() + 4);
+    match descriptor {
+        None => commands.push(add_fd(set, disk.image)),
+        Some(descriptor) => {
+            let files = std::iter::once(disk.image).chain(disk.more);
+            commands.extend((0..).zip(files).map(|(index, file)| add_fd(file_set(unit, index), file)));
+            commands.push(add_fd(set, descriptor));
+        }
+    }
     let mut file = json!({ "driver": "file", "filename": format!("/dev/fdset/{set}") });
-    let mut image = json!({ "driver": "raw", "node-name": node_name(unit) });
+    let mut image = json!({ "driver": driver, "node-name": node_name(unit) });
     let mut device = json!({
         "driver": "scsi-hd",
         "bus": format!("{SCSI}.0"),
@@ -104,7 +174,8 @@ pub fn plug(unit: u16, disk: DiskConfig) -> Vec<Command> {
         device["werror"] = "report".into();
     }
     image["file"] = file;
-    vec![add, Command::new("blockdev-add", image), Command::new("device_add", device)]
+    commands.extend([Command::new("blockdev-add", image), Command::new("device_add", device)]);
+    commands
 }
 
 /// Takes the device away from the guest.
@@ -117,9 +188,11 @@ pub fn close_image(unit: u16) -> Command {
     Command::new("blockdev-del", json!({ "node-name": node_name(unit) }))
 }
 
-/// Closes the descriptor that was passed; QEMU has made a duplicate for the image.
-pub fn close_set(unit: u16) -> Command {
-    Command::new("remove-fd", json!({ "fdset-id": descriptor_set(unit) }))
+/// Closes the descriptors that were passed, also those of `more` further files; QEMU has made duplicates.
+pub fn close_sets(unit: u16, more: u16) -> Vec<Command> {
+    let files = if more > 0 { more + 1 } else { 0 };
+    let sets = std::iter::once(descriptor_set(unit)).chain((0..files).map(|index| file_set(unit, index)));
+    sets.map(|set| Command::new("remove-fd", json!({ "fdset-id": set }))).collect()
 }
 
 /// Whether an event says that a unit's device is gone.
@@ -134,20 +207,49 @@ mod tests {
     #[test]
     fn freed_unit_is_not_given_again_at_once() {
         let mut units = Units::default();
-        assert_eq!(units.take(3).unwrap(), [0, 1, 2]);
+        assert_eq!(units.take(&[0, 7, 0]).unwrap(), [0, 1, 2]);
+        assert_eq!((units.more(1), units.more(3)), (Some(7), None));
         assert!(units.give(1));
         assert!(!units.give(1));
-        assert_eq!(units.take(1).unwrap(), [3]);
+        assert_eq!(units.take(&[0]).unwrap(), [3]);
     }
 
     #[test]
     fn units_are_all_or_none_and_come_round_again() {
         let mut units = Units::default();
-        units.take(4000).unwrap();
-        assert!(matches!(units.take(97), Err(VmError::Full(_))));
-        units.take(96).unwrap();
-        assert!(units.take(1).is_err());
+        units.take(&[0; 4000]).unwrap();
+        assert!(matches!(units.take(&[0; 97]), Err(VmError::Full(_))));
+        units.take(&[0; 96]).unwrap();
+        assert!(units.take(&[0]).is_err());
         units.give(17);
-        assert_eq!(units.take(1).unwrap(), [17]);
+        assert_eq!(units.take(&[0]).unwrap(), [17]);
+    }
+
+    #[test]
+    fn several_files_are_one_disk_of_flat_extents() {
+        let null = || File::open("/dev/null").unwrap().into();
+        let disk = DiskConfig { image: null(), more: vec![null(), null()], read_only: true };
+        let commands = plug(2, Prepared::new(2, disk, &[8, 16, 800]).unwrap());
+        let names: Vec<_> = commands.iter().map(|command| command.execute).collect();
+        assert_eq!(names, ["add-fd", "add-fd", "add-fd", "add-fd", "blockdev-add", "device_add"]);
+        let sets: Vec<_> =
+            commands[..4].iter().map(|command| command.arguments["fdset-id"].as_u64()).collect();
+        assert_eq!(sets, [Some(5114), Some(5115), Some(5116), Some(18)]);
+        let closed = close_sets(2, 2);
+        assert!(
+            sets.iter()
+                .all(|set| closed.iter().any(|command| command.arguments["fdset-id"].as_u64() == *set))
+        );
+        assert_eq!(
+            commands[4].arguments,
+            json!({"driver": "vmdk", "node-name": "i2", "read-only": true,
+                "file": {"driver": "file", "filename": "/dev/fdset/18", "read-only": true}})
+        );
+        assert_eq!(
+            descriptor(2, &[8, 16, 800]),
+            "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
+             createType=\"twoGbMaxExtentFlat\"\nRW 8 FLAT \"/dev/fdset/5114\" 0\n\
+             RW 16 FLAT \"/dev/fdset/5115\" 0\nRW 800 FLAT \"/dev/fdset/5116\" 0\n"
+        );
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 
 use super::argv::{self, Descriptors, command_line};
-use super::disks::DISKS_MAX;
+use super::disks::{DISK_FILES_MAX, DISKS_MAX};
 use super::qmp::Qmp;
 use super::templates;
 use super::vm::{QemuVm, Started, end_in_words, set_link};
@@ -74,6 +74,7 @@ impl Hypervisor for Qemu {
     fn abilities(&self) -> Abilities {
         Abilities {
             disk_plug: Some(DISKS_MAX),
+            disk_files: Some(DISK_FILES_MAX),
             nic_plug: Some(NIC_SLOTS_MAX),
             pause: true,
             snapshot: true,

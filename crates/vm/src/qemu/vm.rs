@@ -210,7 +210,8 @@ impl QemuVm {
             .await;
         }
         // Fails only where the plug failed so early that there is none.
-        self.qmp.execute(disks::close_set(unit)).await.ok();
+        let more = lock(&self.units).more(unit).unwrap_or(0);
+        self.qmp.execute_all(disks::close_sets(unit, more)).await;
         // The device's reference to its image goes a little after the event.
         loop {
             match self.qmp.execute(disks::close_image(unit)).await {
@@ -311,11 +312,22 @@ impl Vm for QemuVm {
 
     async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError> {
         self.alive()?;
-        for disk in &disks {
-            check_image(disk)?;
-        }
-        let units = lock(&self.units).take(disks.len())?;
-        let commands = units.iter().zip(disks).flat_map(|(&unit, disk)| disks::plug(unit, disk)).collect();
+        let sectors: Vec<_> = disks.iter().map(check_disk).collect::<Result<_, _>>()?;
+        let more: Vec<u16> = disks.iter().map(|disk| disk.more.len() as u16).collect();
+        let units = lock(&self.units).take(&more)?;
+        let prepare = |((&unit, disk), sectors): ((&u16, DiskConfig), Vec<u64>)| {
+            disks::Prepared::new(unit, disk, &sectors).map(|prepared| disks::plug(unit, prepared))
+        };
+        let commands = units.iter().zip(disks).zip(sectors).map(prepare).collect::<io::Result<Vec<_>>>();
+        let commands = match commands {
+            Ok(commands) => commands.into_iter().flatten().collect(),
+            Err(source) => {
+                for unit in units {
+                    lock(&self.units).give(unit);
+                }
+                return Err(VmError::Io { attempt: "describe a disk of several files", source });
+            }
+        };
         let results = self.qmp.execute_all(commands).await;
         match results.into_iter().find_map(Result::err) {
             None => Ok(units.into_iter().map(disks::address).collect()),
@@ -329,7 +341,7 @@ impl Vm for QemuVm {
     async fn unplug_disk(&self, address: DiskAddress) -> Result<(), VmError> {
         self.alive()?;
         let unit = disks::unit(address)?;
-        if !lock(&self.units).has(unit) {
+        if lock(&self.units).more(unit).is_none() {
             return Err(VmError::Address(format!("there is no disk {unit}")));
         }
         let mut events = self.qmp.events();
@@ -435,11 +447,33 @@ impl Pausing for QemuVm {
     }
 }
 
-/// Refuses an image that is no file or block device, before QEMU opens it.
-fn check_image(disk: &DiskConfig) -> Result<(), VmError> {
+/// Refuses a disk of files that QEMU should not open, or not in a row; gives the sectors of each of several.
+fn check_disk(disk: &DiskConfig) -> Result<Vec<u64>, VmError> {
+    let refused = |problem: String| Err(VmError::Address(problem));
+    let first = check_image(&disk.image)?;
+    if disk.more.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !disk.read_only {
+        return refused("a disk of several files is read-only".into());
+    }
+    if disk.more.len() >= usize::from(disks::DISK_FILES_MAX) {
+        return refused(format!("a disk has at most {} files", disks::DISK_FILES_MAX));
+    }
+    let sizes: Vec<u64> = std::iter::once(Ok(first))
+        .chain(disk.more.iter().map(check_image))
+        .collect::<Result<_, VmError>>()?;
+    match sizes.iter().find(|size| **size == 0 || !size.is_multiple_of(DiskConfig::SECTOR)) {
+        Some(size) => refused(format!("one of a disk's files has {size} bytes, no number of sectors")),
+        None => Ok(sizes.into_iter().map(|size| size / DiskConfig::SECTOR).collect()),
+    }
+}
+
+/// Refuses an image that is no file or block device, before QEMU opens it; gives a file's size.
+fn check_image(image: &OwnedFd) -> Result<u64, VmError> {
     let io =
         |source: rustix::io::Errno| VmError::Io { attempt: "look at a disk's image", source: source.into() };
-    let stat = rustix::fs::fstat(&disk.image).map_err(io)?;
+    let stat = rustix::fs::fstat(image).map_err(io)?;
     let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
     if !matches!(kind, rustix::fs::FileType::RegularFile | rustix::fs::FileType::BlockDevice) {
         return Err(VmError::Address(format!("a disk's image is a {kind:?}, not a file or block device")));
@@ -447,7 +481,7 @@ fn check_image(disk: &DiskConfig) -> Result<(), VmError> {
     if kind == rustix::fs::FileType::RegularFile && stat.st_size == 0 {
         return Err(VmError::Address("a disk's image is empty".into()));
     }
-    Ok(())
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

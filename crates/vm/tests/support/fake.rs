@@ -26,6 +26,7 @@ impl Hypervisor for Fake {
     fn abilities(&self) -> Abilities {
         Abilities {
             disk_plug: Some(64),
+            disk_files: None,
             nic_plug: Some(4),
             pause: false,
             snapshot: false,
@@ -108,6 +109,9 @@ impl Vm for FakeVm {
 
     async fn plug_disks(&self, disks: Vec<DiskConfig>) -> Result<Vec<DiskAddress>, VmError> {
         self.alive()?;
+        if disks.iter().any(|disk| !disk.more.is_empty()) {
+            return Err(VmError::Unable(Abilities::DISK_FILES));
+        }
         for disk in &disks {
             let metadata = File::from(disk.image.try_clone().unwrap()).metadata().unwrap();
             if !metadata.is_file() || metadata.len() == 0 {

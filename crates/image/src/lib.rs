@@ -24,7 +24,7 @@ pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference}
 pub use registry::{RegistryConfig, RegistryError, TlsError};
 pub use store::{
     HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LoginError,
-    LookupError, OpenError, PullError, PullOutcome, RemoveError, Removed, RootAttributes, SaveError, Store,
-    StoreError, TagError,
+    LookupError, MergeError, MergedLayers, OpenError, PullError, PullOutcome, RemoveError, Removed,
+    RootAttributes, SaveError, Store, StoreError, TagError,
 };
 pub use tar::TarError;

@@ -9,7 +9,7 @@ use std::path::Path;
 use common::faulty::gzip;
 use common::tar::{Meta, Tar};
 use common::tree::{Mounted, tree};
-use common::{TestStore, can_mount, run};
+use common::{TestStore, can_mount, docker_archive, run};
 use hyper_image::{
     Digest, ErrorKind, Image, ImageUse, ImportRequest, LoadError, OpenError, Reference, RegistryConfig,
     Removed, Store,
@@ -35,23 +35,6 @@ fn import(store: &TestStore, name: &str, tar: &[u8]) -> Image {
 
 fn unused(_: &hyper_image::ImageId) -> Option<ImageUse> {
     None
-}
-
-/// Docker's own archive format, as old dockers wrote it.
-fn docker_archive(layers: &[Vec<u8>], tag: &str) -> Vec<u8> {
-    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
-    let config = serde_json::json!({
-        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": [{"created_by": "first"}, {"created_by": "nothing", "empty_layer": true}],
-    });
-    let names: Vec<String> = (0..layers.len()).map(|index| format!("{index}/layer.tar")).collect();
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [tag], "Layers": names}]);
-    let mut tar = Tar::default().file("manifest.json", manifest.to_string().as_bytes());
-    for (name, layer) in names.iter().zip(layers) {
-        tar = tar.file(name, layer);
-    }
-    tar.file("config.json", config.to_string().as_bytes()).bytes()
 }
 
 #[test]

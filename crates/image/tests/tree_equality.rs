@@ -28,8 +28,15 @@ fn equals_umoci(layers: &[&Path]) {
     for layer in &image.layers {
         run("fsck.erofs", &[layer.blob.to_str().unwrap()]);
     }
-    let mounted = Mounted::new(&image);
-    assert_same(&tree(&mounted.root()), &tree(&bundle.join("rootfs")));
+    let expected = tree(&bundle.join("rootfs"));
+    assert_same(&tree(&Mounted::new(&image).root()), &expected);
+    let merged = store.store.merged(&image).unwrap();
+    assert_eq!(merged.is_some(), image.layers.len() > 1, "one layer is one disk already");
+    if let Some(merged) = merged {
+        for one_file in [true, false] {
+            assert_same(&tree(&Mounted::merged(&merged, one_file).root()), &expected);
+        }
+    }
 }
 
 /// Writes layers to files.

@@ -24,6 +24,14 @@ const XATTR_HEADER: usize = 12;
 const FEATURES_COMPAT: u32 = 1 | 2;
 /// `EROFS_FEATURE_INCOMPAT_CHUNKED_FILE`.
 const FEATURE_CHUNKED: u32 = 4;
+/// `EROFS_FEATURE_INCOMPAT_DEVICE_TABLE`.
+pub const FEATURE_DEVICES: u32 = 8;
+/// Bytes of `struct erofs_super_block`.
+pub const SUPERBLOCK: usize = 128;
+/// Bytes of `struct erofs_deviceslot`; the superblock counts the table's place in these.
+pub const DEVICE: usize = 128;
+/// Where our device tables begin: behind the superblock.
+const DEVICES_OFFSET: usize = SUPERBLOCK_OFFSET + SUPERBLOCK;
 /// A hole in a chunk table, `EROFS_NULL_ADDR`.
 pub const HOLE: u32 = u32::MAX;
 
@@ -117,7 +125,6 @@ pub fn device_number(major: u32, minor: u32) -> u32 {
 }
 
 /// The reverse of [`device_number`].
-#[cfg(test)]
 pub fn device_parts(number: u32) -> (u32, u32) {
     ((number & 0xfff00) >> 8, (number & 0xff) | (number >> 12 & 0xfff00))
 }
@@ -139,10 +146,31 @@ pub struct Superblock {
     pub chunked: bool,
 }
 
-/// Block 0, with its checksum.
-pub fn superblock(fields: &Superblock) -> Vec<u8> {
-    let mut block = vec![0; BLOCK as usize];
-    let sb = &mut block[SUPERBLOCK_OFFSET..];
+/// Another file whose blocks belong to the image: they follow its own, in the order of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Which file.
+    pub tag: [u8; 64],
+    /// Its blocks.
+    pub blocks: u32,
+    /// The address of the first one.
+    pub start: u32,
+}
+
+/// Bytes before anything else, for an image with so many devices: whole blocks.
+pub fn head_size(devices: usize) -> u64 {
+    ((DEVICES_OFFSET + devices * DEVICE) as u64).next_multiple_of(BLOCK)
+}
+
+/// The image's begin: block 0 with its checksum, and the device table, which may go on in further blocks.
+pub fn head(fields: &Superblock, devices: &[Device]) -> Vec<u8> {
+    let mut head = vec![0; head_size(devices.len()) as usize];
+    for (slot, device) in head[DEVICES_OFFSET..].chunks_exact_mut(DEVICE).zip(devices) {
+        slot[..64].copy_from_slice(&device.tag);
+        slot[64..68].copy_from_slice(&device.blocks.to_le_bytes());
+        slot[68..72].copy_from_slice(&device.start.to_le_bytes());
+    }
+    let sb = &mut head[SUPERBLOCK_OFFSET..BLOCK as usize];
     let mut put = |at: usize, bytes: &[u8]| sb[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &MAGIC.to_le_bytes());
     put(8, &FEATURES_COMPAT.to_le_bytes());
@@ -152,10 +180,24 @@ pub fn superblock(fields: &Superblock) -> Vec<u8> {
     put(36, &fields.blocks.to_le_bytes());
     put(40, &fields.meta_block.to_le_bytes());
     put(48, &fields.uuid);
-    put(80, &if fields.chunked { FEATURE_CHUNKED } else { 0 }.to_le_bytes());
-    let checksum = crc32c(sb);
+    let chunked = if fields.chunked { FEATURE_CHUNKED } else { 0 };
+    let with_devices = if devices.is_empty() { 0 } else { FEATURE_DEVICES };
+    put(80, &(chunked | with_devices).to_le_bytes());
+    if !devices.is_empty() {
+        put(86, &(devices.len() as u16).to_le_bytes());
+        put(88, &((DEVICES_OFFSET / DEVICE) as u16).to_le_bytes());
+    }
+    let checksum = block_checksum(sb);
     sb[4..8].copy_from_slice(&checksum.to_le_bytes());
-    block
+    head
+}
+
+/// Checksum of block 0 from the superblock on, whose own field counts as zero.
+pub fn block_checksum(sb: &[u8]) -> u32 {
+    let field = 4..8;
+    let mut bytes = sb.to_vec();
+    bytes[field].fill(0);
+    crc32c(&bytes)
 }
 
 /// CRC-32C as the kernel's `crc32c(~0, …)` gives it: without the final inversion.

@@ -12,6 +12,7 @@ mod spill;
 mod tree;
 mod writer;
 
-pub use reader::{Inode, ReadError, Reader};
+pub use encode::BLOCK;
+pub use reader::{Head, Inode, ReadError, Reader, Stored};
 pub use tree::{Attributes, Content, FileData, MetadataBudget, Node, NodeId, ROOT, Tree, Xattr};
-pub use writer::{DataWriter, Piece, finish};
+pub use writer::{DataWriter, DeviceFile, Elsewhere, Piece, finish};

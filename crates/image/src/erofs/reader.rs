@@ -7,8 +7,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::encode::{BLOCK, DIRENT, HOLE, INODE, MAGIC, SLOT, SUPERBLOCK_OFFSET};
+use super::encode::{
+    BLOCK, DEVICE, DIRENT, DataLayout, Device, FEATURE_DEVICES, HOLE, INODE, MAGIC, SLOT, SUPERBLOCK_OFFSET,
+    block_checksum, device_parts,
+};
+use super::layout::MAX_INLINE;
 use super::tree::{Attributes, Xattr};
+use super::writer::MAX_CHUNKS;
 
 /// Largest directory read: two million names of full length.
 const MAX_DIRECTORY: u64 = 1 << 30;
@@ -22,6 +27,79 @@ pub enum ReadError {
     /// It is not what the writer wrote.
     #[error("layer image is damaged: {0}")]
     Damaged(&'static str),
+}
+
+/// What an image says of itself at its begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its identity.
+    pub uuid: [u8; 16],
+    /// Its own blocks.
+    pub blocks: u32,
+    /// The other files that it uses.
+    pub devices: Vec<Device>,
+}
+
+impl Head {
+    /// Reads and checks the begin of an image: its checksum, that the file is as long as it says, and that its devices
+    /// follow each other. At most `most_devices` are read.
+    ///
+    /// # Errors
+    /// It is no image, or a damaged one.
+    pub fn read(file: &File, most_devices: usize) -> Result<Self, ReadError> {
+        let mut block = [0; BLOCK as usize];
+        file.read_exact_at(&mut block, 0)?;
+        let sb = &block[SUPERBLOCK_OFFSET..];
+        if u32_at(sb, 0) != MAGIC || u64::from(sb[12]) != u64::from(BLOCK.trailing_zeros()) {
+            return Err(ReadError::Damaged("no superblock"));
+        }
+        if u32_at(sb, 4) != block_checksum(sb) {
+            return Err(ReadError::Damaged("checksum of the superblock"));
+        }
+        let blocks = u32_at(sb, 36);
+        if u64::from(blocks) * BLOCK != file.metadata()?.len() {
+            return Err(ReadError::Damaged("size of the file"));
+        }
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&sb[48..64]);
+        let count = if u32_at(sb, 80) & FEATURE_DEVICES == 0 { 0 } else { usize::from(u16_at(sb, 86)) };
+        if count > most_devices {
+            return Err(ReadError::Damaged("number of devices"));
+        }
+        let mut table = vec![0; count * DEVICE];
+        file.read_exact_at(&mut table, u64::from(u16_at(sb, 88)) * DEVICE as u64)?;
+        let mut next = blocks;
+        let mut devices = Vec::with_capacity(count);
+        for slot in table.chunks_exact(DEVICE) {
+            let mut device = Device { tag: [0; 64], blocks: u32_at(slot, 64), start: u32_at(slot, 68) };
+            device.tag.copy_from_slice(&slot[..64]);
+            if device.start != next {
+                return Err(ReadError::Damaged("device table"));
+            }
+            next = next.checked_add(device.blocks).ok_or(ReadError::Damaged("device table"))?;
+            devices.push(device);
+        }
+        Ok(Self { uuid, blocks, devices })
+    }
+}
+
+/// Where the content of a regular file is in its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// Whole blocks, then an end that lies elsewhere.
+    Flat {
+        /// First byte of the blocks.
+        start: u64,
+        /// Bytes of content in them.
+        in_blocks: u64,
+    },
+    /// Chunks with holes.
+    Chunks {
+        /// log2 of a chunk's blocks.
+        chunk_bits: u8,
+        /// Each chunk's first block, or a hole.
+        table: Vec<u32>,
+    },
 }
 
 /// An open image.
@@ -43,6 +121,8 @@ pub struct Inode {
     pub attributes: Attributes,
     /// Extended attributes.
     pub xattrs: Vec<Xattr>,
+    /// Names, as the inode has it.
+    pub links: u32,
     layout: u16,
     union: u32,
     /// First byte behind inode and attributes.
@@ -63,6 +143,11 @@ impl Inode {
     /// It hides the name in the layers below.
     pub fn is_whiteout(&self) -> bool {
         self.kind() == 0o020_000 && self.union == 0
+    }
+
+    /// Major and minor number of a device.
+    pub fn device(&self) -> (u32, u32) {
+        device_parts(self.union)
     }
 
     /// A directory that hides the layers below.
@@ -91,6 +176,27 @@ impl Reader {
             root: u64::from(u16_at(&sb, 14)),
             size,
         })
+    }
+
+    /// Blocks of the image, all of them.
+    ///
+    /// # Errors
+    /// They are not whole, or more than can be addressed.
+    pub fn blocks(&self) -> Result<u32, ReadError> {
+        match u32::try_from(self.size / BLOCK) {
+            Ok(blocks) if self.size.is_multiple_of(BLOCK) && blocks < HOLE => Ok(blocks),
+            _ => Err(ReadError::Damaged("size of the file")),
+        }
+    }
+
+    /// Bytes of file contents in the image, tails aside: what lies before the metadata.
+    pub fn data_size(&self) -> u64 {
+        self.meta_start.saturating_sub(BLOCK)
+    }
+
+    /// Number of the root directory's inode.
+    pub fn root_number(&self) -> u64 {
+        self.root
     }
 
     /// The root directory.
@@ -129,6 +235,7 @@ impl Reader {
                 mtime_nanoseconds: u32_at(&raw, 40),
             },
             xattrs: xattrs(&area)?,
+            links: u32_at(&raw, 44),
             layout: format >> 1 & 7,
             union: u32_at(&raw, 16),
             behind: at + INODE + area.len() as u64,
@@ -164,13 +271,74 @@ impl Reader {
     /// See [`ReadError`].
     pub fn entries(&self, directory: &Inode) -> Result<Vec<(Vec<u8>, u64)>, ReadError> {
         let mut all = Vec::new();
+        self.each_entry(directory, |name, nid| -> Result<(), ReadError> {
+            all.push((name.to_vec(), nid));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Shows a directory's names, without the dots, and their inode numbers to `visit`, until that fails.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; and the visitor's.
+    pub fn each_entry<E: From<ReadError>>(
+        &self,
+        directory: &Inode,
+        mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         for index in 0..self.directory_size(directory)?.div_ceil(BLOCK) {
             let block = self.directory_block(directory, index)?;
-            let entries =
-                block_entries(&block)?.into_iter().filter(|(name, _)| !matches!(*name, b"." | b".."));
-            all.extend(entries.map(|(name, nid)| (name.to_vec(), nid)));
+            for (name, nid) in block_entries(&block)? {
+                if !matches!(name, b"." | b"..") {
+                    visit(name, nid)?;
+                }
+            }
         }
-        Ok(all)
+        Ok(())
+    }
+
+    /// Where a regular file's content is; all of it lies within the image.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn stored(&self, inode: &Inode) -> Result<Stored, ReadError> {
+        const FLAT_PLAIN: u16 = DataLayout::FlatPlain as u16;
+        const FLAT_INLINE: u16 = DataLayout::FlatInline as u16;
+        const CHUNK_BASED: u16 = DataLayout::ChunkBased as u16;
+        let bad = || ReadError::Damaged("place of a file's content");
+        let remainder = inode.size % BLOCK;
+        let in_blocks = match (inode.layout, remainder) {
+            (FLAT_INLINE, 1..=MAX_INLINE) => inode.size - remainder,
+            (FLAT_PLAIN, 0 | MAX_INLINE..) if remainder != MAX_INLINE => inode.size,
+            (CHUNK_BASED, _) => return self.chunks(inode),
+            _ => return Err(bad()),
+        };
+        let start = u64::from(inode.union) * BLOCK;
+        match start.checked_add(in_blocks) {
+            Some(end) if end <= self.size || in_blocks == 0 => Ok(Stored::Flat { start, in_blocks }),
+            _ => Err(bad()),
+        }
+    }
+
+    /// A file's chunk table, checked.
+    fn chunks(&self, inode: &Inode) -> Result<Stored, ReadError> {
+        let bad = || ReadError::Damaged("chunk table");
+        let chunk_bits = u8::try_from(inode.union).ok().filter(|bits| *bits < 32).ok_or_else(bad)?;
+        let chunk = BLOCK << chunk_bits;
+        let count = inode.size.div_ceil(chunk);
+        if count > MAX_CHUNKS {
+            return Err(bad());
+        }
+        let raw = self.bytes(inode.behind, count * 4)?;
+        let table: Vec<u32> = raw.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect();
+        for (index, block) in (0..).zip(&table) {
+            let length = (inode.size - index * chunk).min(chunk);
+            if *block != HOLE && u64::from(*block) * BLOCK + length > self.size {
+                return Err(bad());
+            }
+        }
+        Ok(Stored::Chunks { chunk_bits, table })
     }
 
     /// A directory's size, checked.

@@ -77,7 +77,9 @@ pub enum FileData {
     Flat {
         /// Bytes in all.
         size: u64,
-        /// First byte of the blocks in the image.
+        /// Where the blocks are: 0 is the image itself, others its devices, counted from 1.
+        device: u16,
+        /// First byte of the blocks there.
         start: u64,
         /// First byte of the tail in the spill.
         tail_start: u64,
@@ -88,9 +90,11 @@ pub enum FileData {
     Chunks {
         /// Bytes in all.
         size: u64,
+        /// Where the chunks are, as for flat files.
+        device: u16,
         /// log2 of a chunk's blocks.
         chunk_bits: u8,
-        /// Each chunk's first block, or a hole.
+        /// Each chunk's first block there, or a hole.
         table: Vec<u32>,
     },
 }
@@ -150,13 +154,13 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataBudget {
     /// Too many files.
-    #[error("more than {MAX_NODES} files in one layer")]
+    #[error("more than {MAX_NODES} files")]
     Nodes,
     /// Too many directories in each other.
-    #[error("directories more than {MAX_DEPTH} deep in one layer")]
+    #[error("directories more than {MAX_DEPTH} deep")]
     Depth,
     /// Too many bytes of names and attributes.
-    #[error("more than {MAX_METADATA} bytes of names and attributes in one layer")]
+    #[error("more than {MAX_METADATA} bytes of names and attributes")]
     Bytes,
 }
 

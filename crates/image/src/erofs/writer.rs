@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use super::encode::{
-    BLOCK, BLOCK_BITS, DIRENT, HOLE, InodeFields, SLOT, Superblock, device_number, directory_block,
-    directory_blocks, inode, superblock,
+    BLOCK, BLOCK_BITS, DIRENT, Device, HOLE, InodeFields, SLOT, Superblock, device_number, directory_block,
+    directory_blocks, head, head_size, inode,
 };
 use super::layout::{Layout, MAX_INLINE, NOWHERE, layout, shape, with_dots};
 use super::spill::Spill;
@@ -15,7 +15,7 @@ use super::tree::{Content, FileData, NodeId, ROOT, Tree};
 /// Bytes gathered before a write.
 const BUFFER: usize = 1 << 20;
 /// Most chunks of one sparse file; larger files get larger chunks.
-const MAX_CHUNKS: u64 = 1 << 20;
+pub const MAX_CHUNKS: u64 = 1 << 20;
 /// Largest apparent size of a sparse file: what 32-bit block addresses reach.
 const MAX_SPARSE: u64 = 1 << 44;
 
@@ -26,6 +26,26 @@ pub struct DataWriter {
     position: u64,
     spill: Spill,
     chunked: bool,
+    /// Most devices that the image has room for at its begin.
+    most_devices: usize,
+}
+
+/// A file whose whole blocks are in one of the image's devices.
+#[derive(Debug, Clone, Copy)]
+pub struct Elsewhere {
+    /// The device, counted from 1.
+    pub device: u16,
+    /// First byte of the blocks there, block-aligned.
+    pub start: u64,
+}
+
+/// Another file whose blocks the image uses.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceFile {
+    /// Which file.
+    pub tag: [u8; 64],
+    /// Its blocks.
+    pub blocks: u32,
 }
 
 /// Some bytes of the original tar's payload in the image.
@@ -59,9 +79,28 @@ pub struct Finished {
 impl DataWriter {
     /// Begins an image in the empty file `out`; `scratch` takes what does not fit in memory.
     pub fn new(out: File, scratch: File) -> io::Result<Self> {
+        Self::over(out, scratch, 0)
+    }
+
+    /// Begins an image of which some content may be in up to `most_devices` other files.
+    pub fn over(out: File, scratch: File, most_devices: usize) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(BUFFER, out);
-        out.seek(SeekFrom::Start(BLOCK))?;
-        Ok(Self { out, position: BLOCK, spill: Spill::new(scratch), chunked: false })
+        let position = head_size(most_devices);
+        out.seek(SeekFrom::Start(position))?;
+        Ok(Self { out, position, spill: Spill::new(scratch), chunked: false, most_devices })
+    }
+
+    /// A file of `size` bytes whose whole blocks are in a device, and what follows them.
+    pub fn keep_tail(&mut self, size: u64, elsewhere: Elsewhere, tail: &[u8]) -> io::Result<FileData> {
+        let Elsewhere { device, start } = elsewhere;
+        let tail_start = if tail.is_empty() { 0 } else { self.spill.append(tail)? };
+        Ok(FileData::Flat { size, device, start, tail_start, tail_length: tail.len() as u16 })
+    }
+
+    /// A sparse file of `size` bytes whose chunks are all in a device.
+    pub fn keep_chunks(&mut self, size: u64, device: u16, chunk_bits: u8, table: Vec<u32>) -> FileData {
+        self.chunked = true;
+        FileData::Chunks { size, device, chunk_bits, table }
     }
 
     /// Begins a file of exactly `size` bytes.
@@ -89,6 +128,7 @@ impl DataWriter {
         let tail_start = if file.tail.is_empty() { 0 } else { self.spill.append(&file.tail)? };
         Ok(FileData::Flat {
             size: file.size,
+            device: 0,
             start: file.start,
             tail_start,
             tail_length: file.tail.len() as u16,
@@ -153,7 +193,7 @@ impl DataWriter {
     pub fn end_sparse(&mut self, file: SparseFile) -> io::Result<FileData> {
         self.position = file.end;
         self.out.seek(SeekFrom::Start(file.end))?;
-        Ok(FileData::Chunks { size: file.size, chunk_bits: file.chunk_bits, table: file.table })
+        Ok(FileData::Chunks { size: file.size, device: 0, chunk_bits: file.chunk_bits, table: file.table })
     }
 }
 
@@ -167,20 +207,30 @@ pub struct SparseFile {
 
 /// Block addresses have 32 bits.
 fn too_large() -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, "layer needs more than 16 TiB")
+    io::Error::new(io::ErrorKind::FileTooLarge, "the disk needs more than 16 TiB")
 }
 
-/// Writes the metadata and the superblock. The caller syncs.
+/// Writes the metadata and the superblock. The caller syncs. The tree's files may have content in `devices`, of
+/// which there are at most as many as [`DataWriter::over`] was told.
 ///
 /// # Errors
-/// Writing fails, or the image would be larger than 16 TiB.
-pub fn finish(data: DataWriter, tree: &Tree, uuid: [u8; 16]) -> io::Result<Finished> {
+/// Writing fails, or image and devices together would be larger than 16 TiB.
+pub fn finish(data: DataWriter, tree: &Tree, uuid: [u8; 16], devices: &[DeviceFile]) -> io::Result<Finished> {
+    debug_assert!(devices.len() <= data.most_devices);
     let layout = layout(tree);
     let meta_start = data.position;
     let size = meta_start + layout.end;
     let blocks = u32::try_from(size >> BLOCK_BITS).map_err(|_| too_large())?;
-    let mut writer =
-        MetadataWriter { tree, layout: &layout, meta_start, out: data.out, at: 0, spill: data.spill };
+    let devices = place(blocks, devices)?;
+    let mut writer = MetadataWriter {
+        tree,
+        layout: &layout,
+        meta_start,
+        bases: std::iter::once(0).chain(devices.iter().map(|device| device.start)).collect(),
+        out: data.out,
+        at: 0,
+        spill: data.spill,
+    };
     let tails = writer.write_all()?;
     let file = writer.out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.set_len(size)?;
@@ -192,8 +242,19 @@ pub fn finish(data: DataWriter, tree: &Tree, uuid: [u8; 16]) -> io::Result<Finis
         uuid,
         chunked: data.chunked,
     };
-    file.write_all_at(&superblock(&fields), 0)?;
+    file.write_all_at(&head(&fields, &devices), 0)?;
     Ok(Finished { tails, size })
+}
+
+/// Gives each device its addresses, behind the image's own `blocks`.
+fn place(blocks: u32, devices: &[DeviceFile]) -> io::Result<Vec<Device>> {
+    let mut next = blocks;
+    let place = |file: &DeviceFile| {
+        let start = next;
+        next = next.checked_add(file.blocks).filter(|end| *end < HOLE).ok_or_else(too_large)?;
+        Ok(Device { tag: file.tag, blocks: file.blocks, start })
+    };
+    devices.iter().map(place).collect()
 }
 
 /// Something with a place among the metadata.
@@ -207,6 +268,8 @@ struct MetadataWriter<'a> {
     tree: &'a Tree,
     layout: &'a Layout,
     meta_start: u64,
+    /// The first block's address of the image and of each device.
+    bases: Vec<u32>,
     out: BufWriter<File>,
     /// Bytes of metadata written.
     at: u64,
@@ -264,8 +327,8 @@ impl MetadataWriter<'_> {
                     |id: &&NodeId| matches!(self.tree.node(**id).content, Content::Directory { .. });
                 (0o040_000, self.metadata_block(id), 2 + entries.values().filter(is_directory).count() as u32)
             }
-            Content::File(FileData::Flat { start, .. }) => {
-                (0o100_000, (start >> BLOCK_BITS) as u32, node.names)
+            Content::File(FileData::Flat { device, start, .. }) => {
+                (0o100_000, self.bases[usize::from(*device)] + (start >> BLOCK_BITS) as u32, node.names)
             }
             Content::File(FileData::Chunks { chunk_bits, .. }) => {
                 (0o100_000, u32::from(*chunk_bits), node.names)
@@ -287,8 +350,10 @@ impl MetadataWriter<'_> {
         };
         let mut bytes = inode(fields, &node.attributes, &node.xattrs);
         match &node.content {
-            Content::File(FileData::Chunks { table, .. }) => {
-                bytes.extend(table.iter().flat_map(|at| at.to_le_bytes()))
+            Content::File(FileData::Chunks { device, table, .. }) => {
+                let base = self.bases[usize::from(*device)];
+                let address = |at: &u32| if *at == HOLE { HOLE } else { base + at };
+                bytes.extend(table.iter().flat_map(|at| address(at).to_le_bytes()))
             }
             Content::File(FileData::Flat { tail_start, tail_length: length @ 1.., .. }) => {
                 self.spill.read(*tail_start, usize::from(*length), &mut bytes)?;

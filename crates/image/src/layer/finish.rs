@@ -81,7 +81,7 @@ impl Converted {
             Content::Directory { implicit: false, .. } => Some(RootEntry { attributes: root.attributes }),
             _ => None,
         };
-        let finished = finish(self.data, &self.tree, uuid).map_err(LayerError::write)?;
+        let finished = finish(self.data, &self.tree, uuid, &[]).map_err(LayerError::write)?;
         let tar_size = self.map.finish(&self.tree, &finished.tails).map_err(LayerError::write)?;
         Ok(Summary { files_size: self.files_size, disk_size: finished.size, tar_size, root })
     }

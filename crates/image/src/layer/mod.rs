@@ -11,6 +11,7 @@ mod decompress;
 mod error;
 mod finish;
 mod lower;
+mod merge;
 mod path;
 mod stream;
 mod tarmap;
@@ -19,6 +20,7 @@ pub use decompress::{Decompressor, Limits};
 pub use error::LayerError;
 pub use finish::{Converted, RootEntry, Summary};
 pub use lower::Lower;
+pub use merge::{Disk as LayerDisk, merge, tag as layer_tag};
 pub use stream::{Source, convert, disk_of_file};
 pub use tarmap::TarMap;
 

@@ -345,6 +345,25 @@ pub fn unused_layers(connection: &Connection) -> rusqlite::Result<Vec<Digest>> {
     statement.query_map([], |row| digest(row, 0))?.collect()
 }
 
+/// For each image the diff IDs of its layers, bottom first.
+pub fn stacks(connection: &Connection) -> rusqlite::Result<Vec<Vec<Digest>>> {
+    let mut statement = connection.prepare(
+        "SELECT s.image, l.diff_id FROM image_stack s JOIN image_layer l ON l.key = s.layer ORDER BY s.image, s.position",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut stacks: Vec<Vec<Digest>> = Vec::new();
+    let mut image = String::new();
+    while let Some(row) = rows.next()? {
+        let of: String = row.get(0)?;
+        if of != image {
+            stacks.push(Vec::new());
+            image = of;
+        }
+        stacks.last_mut().expect("every row has an image").push(digest(row, 1)?);
+    }
+    Ok(stacks)
+}
+
 /// All layers.
 pub fn layers(connection: &Connection) -> rusqlite::Result<Vec<Digest>> {
     let mut statement = connection.prepare("SELECT key FROM image_layer")?;

@@ -2,7 +2,8 @@
 //!
 //! `lock` (held while a process owns the store), `tmp/` (swept when it opens), and for each layer
 //! `layers/sha256/KEY.erofs` with `KEY.tarmap` beside it. A layer is there when its row in the database is.
-//! `ingest/sha256/` has what came of layers that are not there yet.
+//! `ingest/sha256/` has what came of layers that are not there yet. `merged/sha256/CHAIN.erofs` is all layers of
+//! a chain as one filesystem, derived from them and made anew where it is missing.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -35,7 +36,8 @@ impl Disk {
     /// # Errors
     /// Another process has it, or a file operation fails.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
-        for directory in [root.join("tmp"), root.join("layers/sha256"), root.join("ingest/sha256")] {
+        for directory in ["tmp", "layers/sha256", "ingest/sha256", "merged/sha256"] {
+            let directory = root.join(directory);
             std::fs::create_dir_all(&directory)
                 .map_err(|error| StoreError::file("create", &directory, error))?;
         }
@@ -78,6 +80,28 @@ impl Disk {
     /// A layer's disk.
     pub fn layer(&self, key: &Digest) -> PathBuf {
         self.root.join(format!("layers/sha256/{}.erofs", key.hex()))
+    }
+
+    /// The metadata of all layers of a chain.
+    pub fn merged(&self, chain_id: &Digest) -> PathBuf {
+        self.root.join(format!("merged/sha256/{}.erofs", chain_id.hex()))
+    }
+
+    /// Moves the finished metadata of a chain to its place and makes that last.
+    ///
+    /// # Errors
+    /// A file operation fails; then nothing or a whole file may be there.
+    pub fn keep_merged(&self, chain_id: &Digest, metadata: Temporary) -> Result<(), StoreError> {
+        metadata.move_to(&self.merged(chain_id))?;
+        sync_directory(&self.root.join("merged/sha256"))
+    }
+
+    /// Removes the metadata of all chains that `is_known` does not know.
+    ///
+    /// # Errors
+    /// A file operation fails.
+    pub fn sweep_merged(&self, is_known: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
+        sweep(&self.root.join("merged/sha256"), is_known)
     }
 
     /// How long ago a layer's disk was made; none if it is not there.
@@ -127,15 +151,20 @@ impl Disk {
     /// # Errors
     /// A file operation fails.
     pub fn sweep_layers(&self, is_known: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
-        for path in files(&self.root.join("layers/sha256"))? {
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            let key = stem.and_then(|stem| Digest::from_hex(stem).ok());
-            if key.is_none_or(|key| !is_known(&key)) {
-                std::fs::remove_file(&path).map_err(|error| StoreError::file("remove", &path, error))?;
-            }
-        }
-        Ok(())
+        sweep(&self.root.join("layers/sha256"), is_known)
     }
+}
+
+/// Removes the files of a directory that are named by no digest, or by one that `is_known` does not know.
+fn sweep(directory: &Path, is_known: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
+    for path in files(directory)? {
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let key = stem.and_then(|stem| Digest::from_hex(stem).ok());
+        if key.is_none_or(|key| !is_known(&key)) {
+            std::fs::remove_file(&path).map_err(|error| StoreError::file("remove", &path, error))?;
+        }
+    }
+    Ok(())
 }
 
 impl Temporary {

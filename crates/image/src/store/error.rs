@@ -75,6 +75,26 @@ pub enum LookupError {
     Store(#[from] StoreError),
 }
 
+/// The layers of an image cannot be made one disk. They can be used one by one.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A layer is damaged, or they have too many files together.
+    #[error("cannot unite the layers of image {image}")]
+    Layers {
+        /// The image's short id.
+        image: String,
+        /// Why.
+        #[source]
+        source: crate::layer::LayerError,
+    },
+    /// An earlier attempt has shown that they cannot be.
+    #[error("the layers of image {0} are too large to be united")]
+    TooLarge(String),
+    /// Files or database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Naming an image failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TagError {

@@ -16,13 +16,15 @@ use crate::registry::{Client, RegistryConfig};
 use super::database;
 use super::disk::Disk;
 use super::error::{
-    ImportError, LoadError, LoginError, LookupError, OpenError, PullError, RemoveError, SaveError,
-    StoreError, TagError,
+    ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError, RemoveError,
+    SaveError, StoreError, TagError,
 };
-use super::image::{HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, PullOutcome, Removed};
+use super::image::{
+    HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, MergedLayers, PullOutcome, Removed,
+};
 use super::layers::Shelf;
 use super::pull::Pull;
-use super::{import, load, login, names, save};
+use super::{import, load, login, merged, names, save};
 
 /// The images on this host. A clone is another handle of the same store.
 #[derive(Clone)]
@@ -128,6 +130,15 @@ impl Store {
         let shelf = &self.shared.shelf;
         let row = names::find(&shelf.state(), name)?;
         Ok(names::image(shelf, row)?)
+    }
+
+    /// All layers of an image as one disk, made if it is not there; none for an image of a single layer, which is
+    /// one. Blocks; must not be called on a thread that runs asynchronous tasks.
+    ///
+    /// # Errors
+    /// See [`MergeError`].
+    pub fn merged(&self, image: &Image) -> Result<Option<MergedLayers>, MergeError> {
+        merged::get(&self.shared.shelf, &image.id)
     }
 
     /// All images, newest first.

@@ -63,6 +63,17 @@ pub struct Layer {
     pub size: u64,
 }
 
+/// All layers of an image as one read-only disk: an EROFS image that shows what an overlay of them would, with the
+/// file contents in the layers' own disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedLayers {
+    /// The filesystem: the first blocks of the disk.
+    pub metadata: PathBuf,
+    /// What follows them on the disk, one after the other; for a mount from several devices the same in
+    /// the same order. Not every layer needs to be among them.
+    pub devices: Vec<PathBuf>,
+}
+
 /// Owner, mode and time of an image's root directory. In an overlay they come from the writable
 /// layer, so whoever makes that one must copy them there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

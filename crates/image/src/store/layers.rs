@@ -1,6 +1,6 @@
 //! Getting layers into the store, each once however many want it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,6 +15,7 @@ use super::database::{self, LayerRow};
 use super::disk::{Disk, Temporary};
 use super::error::{OpenError, StoreError};
 use super::ingest::{self, Ingests};
+use super::merged;
 
 /// Directory, database, and what is under way.
 pub struct Shelf {
@@ -23,6 +24,8 @@ pub struct Shelf {
     state: Mutex<State>,
     /// One lock per layer that somebody makes.
     making: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Chains whose layers cannot be one filesystem.
+    pub(super) unmergeable: Mutex<HashSet<Digest>>,
 }
 
 /// What one thread at a time may touch.
@@ -91,11 +94,12 @@ impl Shelf {
             database::remove_layer(&connection, &key).map_err(StoreError::Database)?;
         }
         let known = database::layers(&connection).map_err(StoreError::Database)?;
-        let known: std::collections::HashSet<Digest> = known.into_iter().collect();
+        let known: HashSet<Digest> = known.into_iter().collect();
         disk.sweep_layers(|key| known.contains(key))?;
+        merged::sweep(&disk, &connection)?;
         let state = Mutex::new(State { connection, held: HashMap::new() });
         let ingests = Ingests::open(disk.ingests())?;
-        Ok(Self { disk, ingests, state, making: Mutex::default() })
+        Ok(Self { disk, ingests, state, making: Mutex::default(), unmergeable: Mutex::default() })
     }
 
     /// The directory.
@@ -113,7 +117,7 @@ impl Shelf {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The lock under which a layer is made. It must not be held while waiting for another layer.
+    /// The lock under which a layer is made, or what is derived from a chain of them. It must not be held while waiting for another layer.
     pub fn making(&self, diff_id: Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         making.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -139,7 +143,7 @@ impl Shelf {
     }
 
     /// Holds a layer.
-    fn hold(self: &Arc<Self>, state: &mut State, key: Digest) -> Hold {
+    pub(super) fn hold(self: &Arc<Self>, state: &mut State, key: Digest) -> Hold {
         *state.held.entry(key).or_default() += 1;
         Hold { shelf: Arc::clone(self), key }
     }
@@ -206,7 +210,8 @@ impl Shelf {
         Ok(Lower::new(layers))
     }
 
-    /// Removes the layers that no image has and no work relies on. Returns their diff IDs.
+    /// Removes the layers that no image has and no work relies on, and what is derived from chains that no image
+    /// has. Returns their diff IDs.
     ///
     /// # Errors
     /// The database or a file operation fails.
@@ -221,6 +226,7 @@ impl Shelf {
             self.disk.remove_layer(&key)?;
             removed.extend(row.map(|row| row.diff_id));
         }
+        merged::sweep(&self.disk, &state.connection)?;
         Ok(removed)
     }
 }

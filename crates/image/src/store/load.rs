@@ -27,6 +27,7 @@ use super::error::{LoadError, StoreError};
 use super::image::LoadedImage;
 use super::import::manifest;
 use super::layers::{Hold, Shelf, ShelfError, chain_ids};
+use super::merged;
 use super::time;
 
 /// Most files of an archive: a hundred images of 127 layers, three files each.
@@ -197,6 +198,7 @@ impl Loader<'_> {
             now: time::now(),
         };
         self.commit(&new, &image.names).map_err(StoreError::Database)?;
+        merged::prepare(self.shelf, &id);
         let references: Vec<String> = image.names.iter().map(ToString::to_string).collect();
         if references.is_empty() {
             (self.progress)(Progress::Line(format!("Loaded image ID: {id}")));

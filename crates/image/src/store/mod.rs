@@ -11,16 +11,18 @@ mod ingest;
 mod layers;
 mod load;
 mod login;
+mod merged;
 mod names;
 mod pull;
 mod save;
 mod time;
 
 pub use error::{
-    ImportError, LoadError, LoginError, LookupError, OpenError, PullError, RemoveError, SaveError,
-    StoreError, TagError,
+    ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError, RemoveError,
+    SaveError, StoreError, TagError,
 };
 pub use handle::Store;
 pub use image::{
-    HistoryEntry, Image, ImageUse, ImportRequest, Layer, LoadedImage, PullOutcome, Removed, RootAttributes,
+    HistoryEntry, Image, ImageUse, ImportRequest, Layer, LoadedImage, MergedLayers, PullOutcome, Removed,
+    RootAttributes,
 };

@@ -25,6 +25,7 @@ use super::error::{PullError, StoreError};
 use super::image::PullOutcome;
 use super::ingest::{Ingest, Resumed};
 use super::layers::{Hold, Made, Shelf, ShelfError, chain_ids};
+use super::merged;
 use super::time::now;
 
 /// Download progress is told at most so often per layer.
@@ -135,6 +136,9 @@ impl Pull<'_> {
         self.check_config(&config, &found)?;
         let layers = self.layers(&session, &found.parsed, &config).await?;
         let changed = self.commit(&found, &id, &bytes, &layers)?;
+        let shelf = Arc::clone(self.shelf);
+        let prepared = tokio::task::spawn_blocking(move || merged::prepare(&shelf, &id)).await;
+        prepared.map_err(StoreError::Task)?;
         self.tell(Progress::Digest(found.digest));
         let status = match changed {
             true => format!("Status: Downloaded newer image for {}", self.reference),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hyper_image::{OpenError, RegistryConfig, Store};
+use hyper_image::{Digest, OpenError, RegistryConfig, Store};
 
 use self::tar::Tar;
 
@@ -155,6 +155,23 @@ pub fn layout(directory: &Path, layers: &[&Path]) -> String {
         run("umoci", &["raw", "add-layer", "--image", &image, layer.to_str().unwrap()]);
     }
     image
+}
+
+/// Docker's own archive format, as old dockers wrote it.
+pub fn docker_archive(layers: &[Vec<u8>], tag: &str) -> Vec<u8> {
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [{"created_by": "first"}, {"created_by": "nothing", "empty_layer": true}],
+    });
+    let names: Vec<String> = (0..layers.len()).map(|index| format!("{index}/layer.tar")).collect();
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [tag], "Layers": names}]);
+    let mut tar = Tar::default().file("manifest.json", manifest.to_string().as_bytes());
+    for (name, layer) in names.iter().zip(layers) {
+        tar = tar.file(name, layer);
+    }
+    tar.file("config.json", config.to_string().as_bytes()).bytes()
 }
 
 /// Two layers, the second over the first.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hyper_image::{Digest, Image};
+use hyper_image::{Digest, Image, MergedLayers};
 
 use super::run;
 
@@ -14,12 +14,13 @@ use super::run;
 pub struct Mounted {
     directory: tempfile::TempDir,
     mounts: Vec<PathBuf>,
+    loops: Vec<String>,
 }
 
 impl Mounted {
     pub fn new(image: &Image) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut mounted = Self { directory, mounts: Vec::new() };
+        let mut mounted = Self { directory, mounts: Vec::new(), loops: Vec::new() };
         let mut lower = Vec::new();
         for (index, layer) in image.layers.iter().enumerate() {
             // Short names: the kernel takes one page of options.
@@ -48,6 +49,38 @@ impl Mounted {
         mounted
     }
 
+    /// All layers as the one disk they are to a container: with each file a device of its own, or all of them
+    /// one after the other in one.
+    pub fn merged(merged: &MergedLayers, one_file: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("0");
+        std::fs::create_dir(&at).unwrap();
+        let mut loops = Vec::new();
+        let mut options = "ro".to_owned();
+        let first = if one_file {
+            let whole = directory.path().join("whole");
+            std::fs::copy(&merged.metadata, &whole).unwrap();
+            let mut out = std::fs::File::options().append(true).open(&whole).unwrap();
+            for device in &merged.devices {
+                std::io::copy(&mut std::fs::File::open(device).unwrap(), &mut out).unwrap();
+            }
+            whole
+        } else {
+            for device in &merged.devices {
+                loops.push(
+                    run("losetup", &["-f", "-r", "--show", device.to_str().unwrap()]).trim().to_owned(),
+                );
+                options.push_str(&format!(",device={}", loops.last().unwrap()));
+            }
+            merged.metadata.clone()
+        };
+        loops.push(run("losetup", &["-f", "-r", "--show", first.to_str().unwrap()]).trim().to_owned());
+        let disk = loops.last().unwrap().clone();
+        let mounted = Self { directory, mounts: vec![at.clone()], loops };
+        run("mount", &["-i", "-t", "erofs", "-o", &options, &disk, at.to_str().unwrap()]);
+        mounted
+    }
+
     /// What a container would see.
     pub fn root(&self) -> PathBuf {
         match self.mounts.len() {
@@ -61,6 +94,9 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         for mount in self.mounts.iter().rev() {
             let _ = Command::new("umount").arg(mount).status();
+        }
+        for device in &self.loops {
+            let _ = Command::new("losetup").args(["-d", device]).status();
         }
     }
 }

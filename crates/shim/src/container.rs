@@ -11,7 +11,7 @@ use hyper_protocol::shim::ContainerConfig;
 use serde_json::Value;
 
 use crate::args::is_id;
-use crate::disks::{self, Images, LAYERS_MAX, Plugged};
+use crate::disks::{self, FILES_MAX, Images, LAYERS_MAX, Plugged};
 use crate::error::ShimError;
 use crate::process::{Process, Streams};
 
@@ -94,7 +94,8 @@ pub struct Mount {
     pub kind: String,
     /// The image.
     pub source: String,
-    /// For `tmpfs`: `size=BYTES`.
+    /// For `tmpfs`: `size=BYTES`. For `erofs`: `device=PATH` for each file that follows the image on its disk, as in a
+    /// mount of EROFS from several devices; `ro`, and `loop`, which is how the others mount an image.
     pub options: Vec<String>,
 }
 
@@ -140,8 +141,8 @@ impl Rootfs {
         if let Some(other) = layers.iter().find(|mount| mount.kind != "erofs") {
             return invalid(format!("a layer is an erofs image, not {:?}", other.kind));
         }
-        let images =
-            layers.iter().map(|mount| disks::open(&mount.source, false)).collect::<Result<_, _>>()?;
+        let open = |mount: &Mount| disks::open_layer(&mount.source, &devices(&mount.options)?);
+        let images = layers.iter().map(open).collect::<Result<_, _>>()?;
         match writable.kind.as_str() {
             "ext4" => {
                 let image = disks::open(&writable.source, true)?;
@@ -161,6 +162,22 @@ impl Rootfs {
             Some(address) => Writable::Ext4(address),
             None => Writable::Tmpfs { size: tmpfs.unwrap_or(0) },
         }
+    }
+}
+
+/// The files that follow a layer's image.
+fn devices(options: &[String]) -> Result<Vec<&str>, ShimError> {
+    let mut devices = Vec::new();
+    for option in options {
+        match (option.as_str(), option.split_once('=')) {
+            (_, Some(("device", path))) => devices.push(path),
+            ("ro" | "loop", _) => {}
+            _ => return Err(ShimError::Invalid(format!("a layer does not know option {option:?}"))),
+        }
+    }
+    match devices.len() < FILES_MAX {
+        true => Ok(devices),
+        false => Err(ShimError::Invalid(format!("a layer has at most {FILES_MAX} files"))),
     }
 }
 
@@ -254,13 +271,20 @@ mod tests {
             vec![layer.clone(), mount("tmpfs", "", &["size=many"])],
             vec![mount("overlay", "overlay", &[]), mount("tmpfs", "", &[])],
             vec![mount("bind", "/dir", &["rbind"])],
+            vec![mount("erofs", "/dev/null", &["device"]), mount("tmpfs", "", &[])],
+            vec![mount("erofs", "/dev/null", &["domain_id=x"]), mount("tmpfs", "", &[])],
+            vec![mount("erofs", "/dev/null", &["device=/dev/null"; FILES_MAX]), mount("tmpfs", "", &[])],
         ] {
             assert!(matches!(Rootfs::open(&bad), Err(ShimError::Invalid(_))), "{bad:?}");
         }
-        let missing = vec![mount("erofs", "/nosuch.erofs", &[]), mount("tmpfs", "", &[])];
-        assert!(
-            matches!(Rootfs::open(&missing), Err(ShimError::Failed(text)) if text.contains("/nosuch.erofs"))
-        );
+        let merged = mount("erofs", "/dev/null", &["ro", "loop", "device=/dev/zero", "device=/dev/null"]);
+        assert_eq!(Rootfs::open(&[merged, mount("tmpfs", "", &[])]).unwrap().images.layers.len(), 1);
+        for missing in
+            [mount("erofs", "/nosuch.erofs", &[]), mount("erofs", "/dev/null", &["device=/nosuch.erofs"])]
+        {
+            let opened = Rootfs::open(&[missing, mount("tmpfs", "", &[])]);
+            assert!(matches!(opened, Err(ShimError::Failed(text)) if text.contains("/nosuch.erofs")));
+        }
     }
 
     #[test]

@@ -14,8 +14,15 @@ use crate::error::ShimError;
 /// Most read-only layers of a container (overlayfs's own bound).
 pub const LAYERS_MAX: usize = 500;
 
-/// Device and inode of an image.
-type Image = (u64, u64);
+/// Most files of a layer: the filesystem, and what it has of other layers' contents.
+pub const FILES_MAX: usize = LAYERS_MAX + 1;
+
+/// Device and inode of each file of an image.
+type Image = Vec<(u64, u64)>;
+
+/// A read-only image, open: its file, and further ones that follow it on its disk.
+#[derive(Debug)]
+pub struct Layer(Vec<OwnedFd>);
 
 /// Read-only disks that are plugged, with their users.
 #[derive(Debug, Default)]
@@ -31,7 +38,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Images {
     /// Layers, bottom first.
-    pub layers: Vec<OwnedFd>,
+    pub layers: Vec<Layer>,
     /// Image of the writable layer, where that is no memory.
     pub writable: Option<OwnedFd>,
 }
@@ -65,16 +72,18 @@ impl Disks {
         let mut keys = Vec::with_capacity(images.layers.len());
         let mut new: Vec<Image> = Vec::new();
         let mut disks = Vec::new();
-        for image in images.layers {
-            let key = identify(&image)?;
-            keys.push(key);
+        for Layer(files) in images.layers {
+            let key = files.iter().map(identify).collect::<Result<Image, _>>()?;
+            keys.push(key.clone());
             if !shared.contains_key(&key) && !new.contains(&key) {
                 new.push(key);
-                disks.push(DiskConfig { image, read_only: true });
+                let mut files = files.into_iter();
+                let image = files.next().expect("a layer has a file");
+                disks.push(DiskConfig { image, more: files.collect(), read_only: true });
             }
         }
         let has_writable = images.writable.is_some();
-        disks.extend(images.writable.map(|image| DiskConfig { image, read_only: false }));
+        disks.extend(images.writable.map(|image| DiskConfig::new(image, false)));
         let mut addresses = if disks.is_empty() { Vec::new() } else { vm.plug_disks(disks).await? };
         let writable = if has_writable { addresses.pop() } else { None };
         for (key, address) in new.into_iter().zip(addresses) {
@@ -121,7 +130,16 @@ pub fn open(path: &str, writable: bool) -> Result<OwnedFd, ShimError> {
         .map_err(|error| ShimError::failed(&format!("cannot open disk image {path}"), &error))
 }
 
-fn identify(image: &OwnedFd) -> Result<Image, ShimError> {
+/// Opens a layer: its image, and the files that follow it.
+///
+/// # Errors
+/// When one cannot be opened.
+pub fn open_layer(image: &str, devices: &[&str]) -> Result<Layer, ShimError> {
+    let paths = std::iter::once(&image).chain(devices);
+    paths.map(|path| open(path, false)).collect::<Result<_, _>>().map(Layer)
+}
+
+fn identify(image: &OwnedFd) -> Result<(u64, u64), ShimError> {
     let stat =
         rustix::fs::fstat(image).map_err(|error| ShimError::failed("cannot look at a disk image", &error))?;
     Ok((stat.st_dev, stat.st_ino))

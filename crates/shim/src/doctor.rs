@@ -63,6 +63,7 @@ mod tests {
 
     const ABILITIES: Abilities = Abilities {
         disk_plug: Some(9),
+        disk_files: None,
         nic_plug: None,
         pause: true,
         snapshot: false,
@@ -89,6 +90,10 @@ mod tests {
         let found = checks("qemu", &health, &ABILITIES);
         assert_eq!((found[0].status, found[0].hint.as_str()), ("fail", "install it"));
         assert_eq!((found[1].status, found[1].detail.as_str()), ("warn", "tcg: no KVM"));
-        assert!(found[2].detail.starts_with("disk plug yes (up to 9), nic plug no, pause yes"));
+        assert!(
+            found[2]
+                .detail
+                .starts_with("disk plug yes (up to 9), disk of several files no, nic plug no, pause yes")
+        );
     }
 }

@@ -84,6 +84,7 @@ impl From<VmError> for ShimError {
     fn from(error: VmError) -> Self {
         match error {
             VmError::Gone(reason) => Self::Gone(format!("the pod's VM is gone: {reason}")),
+            VmError::Unable(_) => Self::Unsupported(error.to_string()),
             other => Self::Failed(chain(&other)),
         }
     }

@@ -59,6 +59,44 @@ async fn container_runs_and_its_output_input_and_exit_code_come_through() {
 }
 
 #[tokio::test]
+async fn layer_of_several_files_is_one_disk_whatever_its_files_begin_with() {
+    let guest = guest_or_skip!();
+    let shim = Shim::start("pod2").await;
+    shim.boot(&shim.config(&guest)).await;
+    // A layer with a file that begins like an image of QEMU's own kind, cut there and at another place.
+    let mut content = b"QFI\xfb\0\0\0\x03 not a disk\n".to_vec();
+    content.extend((0..4000).flat_map(|line| format!("line {line}\n").into_bytes()));
+    let root = shim.dir.path().join("hostile");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("hostile-file"), &content).unwrap();
+    let image = shim.dir.path().join("hostile.erofs");
+    let made = std::process::Command::new("mkfs.erofs").arg(&image).arg(&root).output().unwrap();
+    assert!(made.status.success());
+    let whole = std::fs::read(&image).unwrap();
+    let begin = whole.windows(16).position(|bytes| bytes == &content[..16]).unwrap();
+    assert!(begin % 4096 == 0 && begin > 0 && whole.len() > begin + 8192, "{begin} of {}", whole.len());
+    let cuts = [0, begin, begin + 8192, whole.len()];
+    let files: Vec<String> = (0..3)
+        .map(|index| {
+            let path = shim.dir.path().join(format!("part{index}"));
+            std::fs::write(&path, &whole[cuts[index]..cuts[index + 1]]).unwrap();
+            path.to_str().unwrap().to_owned()
+        })
+        .collect();
+    let layers = [format!("{} ro device={} device={}", files[0], files[1], files[2])];
+    for id in ["c1", "c2"] {
+        let args: &[&str] = &["cat", "/hostile-file"];
+        shim.create(id, New { args, layers: &layers, ..New::default() }).await.unwrap();
+        let stream = shim.attach(id, None, false).await;
+        shim.start_task(id, "").await.unwrap();
+        assert!(converse(stream, b"").await == content, "{id}");
+        assert_eq!(shim.wait(id, "").await, 0);
+        shim.delete(id, "").await.unwrap();
+    }
+    shim.shut_down().await;
+}
+
+#[tokio::test]
 async fn programs_that_cannot_start_are_told_in_runcs_words() {
     let guest = guest_or_skip!();
     let shim = Shim::start("pod3").await;

@@ -140,7 +140,11 @@ impl Shim {
         let bundle = self.dir.path().join(format!("bundle-{id}"));
         fs::create_dir_all(&bundle).unwrap();
         fs::write(bundle.join("config.json"), spec(container.args, container.tty).to_string()).unwrap();
-        let layer = |source| Mount { type_: "erofs".into(), source, ..Default::default() };
+        let layer = |text: String| {
+            let mut words = text.split(' ').map(str::to_owned);
+            let source = words.next().unwrap();
+            Mount { type_: "erofs".into(), source, options: words.collect(), ..Default::default() }
+        };
         let mut rootfs = vec![layer(self.image())];
         rootfs.extend(container.layers.iter().cloned().map(layer));
         let writable = match container.writable {
@@ -337,6 +341,7 @@ impl Drop for Shim {
 pub struct New<'a> {
     pub args: &'a [&'a str],
     pub tty: bool,
+    /// Images, each with mount options behind it.
     pub layers: &'a [String],
     pub writable: Option<&'a str>,
     pub config: ContainerConfig,

@@ -372,7 +372,7 @@ impl Shared {
         let layer = self.layers.create(&writable, self.config.storage_size, Journal::Kept);
         let (disk, created) = tokio::join!(self.rehearsal_disk(), layer);
         created?;
-        let layers = [Layer { kind: "erofs", source: disk? }, Layer { kind: "ext4", source: writable }];
+        let layers = [Layer::read_only(disk?), Layer::Writable(writable)];
         let mut options = ContainerOptions {
             cmd: Some(vec![PROGRAM.to_owned()]),
             network: NetworkMode::Bridge,

@@ -81,9 +81,31 @@ pub(crate) enum TaskState {
 
 /// A read-only layer or the writable one, bottom first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Layer {
-    pub(crate) kind: &'static str,
-    pub(crate) source: PathBuf,
+pub(crate) enum Layer {
+    /// An EROFS image, and the files that follow it on its disk.
+    ReadOnly { image: PathBuf, devices: Vec<PathBuf> },
+    /// An ext4 image.
+    Writable(PathBuf),
+}
+
+impl Layer {
+    /// A read-only layer of one file.
+    pub(crate) fn read_only(image: PathBuf) -> Self {
+        Self::ReadOnly { image, devices: Vec::new() }
+    }
+
+    /// As containerd's snapshotters name mounts.
+    fn mount(&self) -> Mount {
+        let (kind, source, options) = match self {
+            Self::ReadOnly { image, devices } => {
+                let devices = devices.iter().map(|device| format!("device={}", device.display()));
+                ("erofs", image, std::iter::once("ro".to_owned()).chain(devices).collect())
+            }
+            Self::Writable(image) => ("ext4", image, Vec::new()),
+        };
+        let source = source.to_string_lossy().into_owned();
+        Mount { type_: kind.to_owned(), source, options, ..Mount::default() }
+    }
 }
 
 /// A connection to the shim of one pod.
@@ -191,16 +213,10 @@ impl Shim {
         tty: bool,
         config: &ContainerConfig,
     ) -> Result<()> {
-        let mount = |layer: &Layer| Mount {
-            type_: layer.kind.to_owned(),
-            source: layer.source.to_string_lossy().into_owned(),
-            options: if layer.kind == "erofs" { vec!["ro".to_owned()] } else { Vec::new() },
-            ..Mount::default()
-        };
         let request = CreateTaskRequest {
             id: id.to_owned(),
             bundle: bundle.to_string_lossy().into_owned(),
-            rootfs: layers.iter().map(mount).collect(),
+            rootfs: layers.iter().map(Layer::mount).collect(),
             terminal: tty,
             options: any(CONTAINER_CONFIG_URL, config)?,
             ..CreateTaskRequest::default()

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use hyper_image::{Image, RootAttributes};
+use hyper_image::{Image, RootAttributes, Store};
 use hyper_protocol::agent::RootDirectory;
 use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step, Session};
 use tokio::sync::oneshot;
@@ -81,8 +81,8 @@ impl Engine {
             let _ = ready.send(self.prepare(container, &record, &steps).await);
         };
         let make = async |shim: &Shim| {
-            let image = prepared.await.expect("it is sent in any case")?;
-            self.make_in(&record, &pod, shim, &image, &steps).await
+            let (image, disks) = prepared.await.expect("it is sent in any case")?;
+            self.make_in(&record, &pod, shim, (&image, disks), &steps).await
         };
         let (entered, ()) = tokio::join!(self.enter_pod(&pod, &record.id, &steps, make), prepare);
         // From here on the container may be a member of its pod.
@@ -108,17 +108,22 @@ impl Engine {
         }
     }
 
-    /// What can be done before there is a VM: the record, the writable layer, the image.
-    async fn prepare(&self, container: &Container, record: &ContainerRecord, steps: &Steps) -> Result<Image> {
+    /// What can be done before there is a VM: the record, the writable layer, the image and its disks.
+    async fn prepare(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+        steps: &Steps,
+    ) -> Result<(Image, Vec<Layer>)> {
         let size = record.options.storage_size.unwrap_or(self.shared.config.storage_size);
         let writable = self.writable_layer(record);
         let journal = if record.options.auto_remove { Journal::None } else { Journal::Kept };
         let (images, id) = (self.shared.images.clone(), record.image_id.clone());
+        let look = move || images.get(&id).map(|image| (disks(&images, &image), image));
         let image = async {
-            tokio::task::spawn_blocking(move || images.get(&id))
-                .await
-                .map_err(|error| EngineError::system("image lookup ended early", error))?
-                .map_err(EngineError::from)
+            let found = tokio::task::spawn_blocking(look).await;
+            let found = found.map_err(|error| EngineError::system("image lookup ended early", error))?;
+            found.map(|(disks, image)| (image, disks)).map_err(EngineError::from)
         };
         let (starting, created, image) = tokio::join!(
             self.shared.set_state(container, |state| state.phase = Phase::Starting),
@@ -139,7 +144,7 @@ impl Engine {
         record: &ContainerRecord,
         pod: &Pod,
         shim: &Shim,
-        image: &Image,
+        (image, mut layers): (&Image, Vec<Layer>),
         steps: &Steps,
     ) -> Result<()> {
         let bundle = self.places().container(&record.id);
@@ -151,9 +156,7 @@ impl Engine {
         tokio::fs::write(&path, text)
             .await
             .map_err(|error| EngineError::system(format!("cannot write {}", path.display()), error))?;
-        let mut layers: Vec<Layer> =
-            image.layers.iter().map(|layer| Layer { kind: "erofs", source: layer.blob.clone() }).collect();
-        layers.push(Layer { kind: "ext4", source: self.writable_layer(record) });
+        layers.push(Layer::Writable(self.writable_layer(record)));
         let config = self.container_config(record, &pod_record, &image.root).await?;
         let created = shim.create(&record.id, &bundle, &layers, record.options.tty, &config);
         steps.time("create container", created).await
@@ -279,6 +282,21 @@ impl Engine {
         steps.sort_by_key(|step| (step.start_us, std::cmp::Reverse(step.end_us)));
         Ok(steps)
     }
+}
+
+/// An image's read-only disks: one, except where its layers cannot be made one. Blocks.
+fn disks(images: &Store, image: &Image) -> Vec<Layer> {
+    match images.merged(image) {
+        Ok(Some(merged)) => {
+            return vec![Layer::ReadOnly { image: merged.metadata, devices: merged.devices }];
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let cause: &dyn std::error::Error = &error;
+            tracing::warn!(image = %image.id, cause, "each layer of an image becomes a disk of its own");
+        }
+    }
+    image.layers.iter().map(|layer| Layer::read_only(layer.blob.clone())).collect()
 }
 
 /// What the user reads when a start failed: docker's words around the reason.

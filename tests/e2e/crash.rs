@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         a_killed_hypervisor_ends_its_containers_and_nothing_else,
         a_killed_shim_ends_its_containers_and_nothing_else,
         a_daemon_killed_while_it_starts_containers_leaves_none_behind,
+        the_one_disk_of_many_layers_is_made_anew_when_it_is_gone_or_damaged,
     ]
     .to_vec()
 }
@@ -174,5 +175,41 @@ fn a_daemon_killed_while_it_starts_containers_leaves_none_behind() {
         engine.hyper(&["rm", "-f", id]).run().ok();
     }
     engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn the_one_disk_of_many_layers_is_made_anew_when_it_is_gone_or_damaged() {
+    let engine = Instance::start(Options { images: vec!["layers:100"], ..Options::default() });
+    let directory = engine.root().join("images/merged/sha256");
+    let merged = || {
+        let files = std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path());
+        files.collect::<Vec<_>>()
+    };
+    let script = "cat /layers/last; ls -A /layers | wc -l; ls /sys/block | grep -c sd";
+    let starts = |disks: usize| {
+        let run = engine.hyper(&["run", "--rm", "layers:100", "sh", "-c", script]).run().ok();
+        assert_eq!(run.out().split_whitespace().collect::<Vec<_>>(), ["100", "91", &disks.to_string()]);
+    };
+    let [file] = merged().try_into().expect("the pull has made it");
+    let sound = std::fs::read(&file).unwrap();
+    starts(2);
+    // A store that an older version has left.
+    engine.kill_daemon();
+    std::fs::remove_dir_all(&directory).unwrap();
+    engine.start_daemon();
+    starts(2);
+    assert!(std::fs::read(&file).unwrap() == sound);
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(sound.len() as u64 / 2).unwrap();
+    starts(2);
+    assert!(std::fs::read(&file).unwrap() == sound);
+    // Where it cannot be made, each layer is a disk of its own.
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::write(&directory, "in the way").unwrap();
+    starts(101);
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    starts(2);
+    engine.hyper(&["rmi", "layers:100", "localhost:5000/layers:100"]).run().ok();
+    assert_eq!(merged(), Vec::<std::path::PathBuf>::new());
     assert_eq!(engine.finish(), Vec::<String>::new());
 }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use rusqlite::Connection;
@@ -105,7 +105,6 @@ impl Chain<'_> {
         match self.devices(&file) {
             Ok(devices) => Ok(Some(MergedLayers { metadata: path, devices })),
             Err(problem) => {
-                let path: &Path = &path;
                 tracing::warn!(path = %path.display(), problem, "the united layers of an image are made anew");
                 Ok(None)
             }
@@ -113,7 +112,7 @@ impl Chain<'_> {
     }
 
     /// The disks that the file names. The error says why it is of no use.
-    fn devices(&self, file: &File) -> Result<Vec<std::path::PathBuf>, String> {
+    fn devices(&self, file: &File) -> Result<Vec<PathBuf>, String> {
         let head = Head::read(file, self.layers.len()).map_err(|error| error.to_string())?;
         if head.uuid != self.uuid() {
             return Err("it was made of other layers".to_owned());

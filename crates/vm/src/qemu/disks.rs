@@ -21,7 +21,7 @@ pub const DISKS_MAX: u16 = 4096;
 /// Most files of a disk: what an image of the most layers that overlayfs takes (500) could need, and the one that
 /// says how they belong together. The descriptor that names them is far from the 1 MiB that QEMU reads of one.
 pub const DISK_FILES_MAX: u16 = 501;
-/// Descriptor sets below this number belong to the command line and to disks' first files; 0 is never reached.
+/// Descriptor sets below this number belong to the command line and to what is opened as a disk's image.
 const FIRST_MORE_SET: u64 = FIRST_DISK_SET + DISKS_MAX as u64;
 
 /// Logical units of the one target, with the number of files behind the first of each. Numbers are given in turn, so that one just freed is not used again before

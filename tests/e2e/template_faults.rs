@@ -115,8 +115,11 @@ fn a_clone_that_does_not_come_up_is_replaced_by_a_vm_that_boots() {
     let dir = make(&engine);
     fs::write(dir.join("state"), noise(62_000)).unwrap();
     forge(&dir);
-    let run = engine.hyper(&["run", "--rm", "--timeline", "busybox:latest", "echo", "works"]).run().ok();
-    assert!(run.out().contains("works\n") && run.err().contains("clone that failed"), "{run}");
+    engine.hyper(&["run", "-d", "--name", "kept", "busybox:latest", "sleep", "1000"]).run().ok();
+    wait_until("the timeline tells of it", || {
+        engine.hyper(&["inspect", "kept"]).run().ok().out().contains("clone that failed")
+    });
+    engine.hyper(&["rm", "-f", "kept"]).run().ok();
     works(&engine);
     engine.settles();
     assert_eq!(engine.finish(), Vec::<String>::new());

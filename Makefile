@@ -10,8 +10,8 @@ BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev patch xz-utils deb
 # To run virtual machines and their networks, and to make a first image to run.
 RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2 mmdebstrap
 
-# To make more images, serve them from a registry, and check what we make of them.
-TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio
+# To make more images, serve them from a registry, check what we make of them, and set the clock.
+TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio libfaketime
 
 # The peers that the benches compare with (catatonit holds podman's pods together).
 BENCH_PACKAGES := podman runc catatonit

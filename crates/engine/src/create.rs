@@ -163,7 +163,7 @@ impl Engine {
         }
         let name = annotation(POD_ANNOTATION);
         if let Some(name) = &name {
-            check_name(name)?;
+            check_pod_name(name)?;
             if let Some(pod) = self.shared.registry.pod_named(name) {
                 return self.join(pod, options);
             }
@@ -290,8 +290,19 @@ impl Engine {
     }
 }
 
-/// Docker's rule for names of containers, ours for those of pods.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+/// Refuses what is no name for a pod.
+pub(crate) fn check_pod_name(name: &str) -> Result<()> {
+    if ids::is_pod_name(name) {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!(
+        "Invalid pod name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-]* of at most {} characters is allowed",
+        ids::NAME_MAX
+    )))
+}
+
+/// Docker's rule for names of containers, in its words.
+fn check_name(name: &str) -> Result<()> {
     if ids::is_name(name) {
         return Ok(());
     }

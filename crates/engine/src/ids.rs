@@ -10,7 +10,7 @@ const CONTAINER_ID_BYTES: usize = 32;
 const POD_ID_BYTES: usize = 8;
 
 /// Most bytes of a name. Docker sets none; 255 is what a file name can have.
-const NAME_MAX: usize = 255;
+pub(crate) const NAME_MAX: usize = 255;
 
 /// Digits of an id that `ps` and generated hostnames show.
 const SHORT: usize = 12;
@@ -59,11 +59,15 @@ pub fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)
 }
 
-/// Whether a container or pod may be called `name`: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, docker's rule.
+/// Whether a container may be called `name`: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, docker's rule.
 pub(crate) fn is_name(name: &str) -> bool {
+    name.len() >= 2 && is_pod_name(name)
+}
+
+/// Whether a pod may be called `name`: as a container, or with one character.
+pub(crate) fn is_pod_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && name.len() >= 2
         && name.len() <= NAME_MAX
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
@@ -175,6 +179,14 @@ mod tests {
         }
         for bad in ["", "a", "-a", ".a", "_a", "a b", "a/b", "ä1", &"x".repeat(256)] {
             assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pod_may_have_a_name_of_one_character() {
+        assert!(is_pod_name("p") && is_pod_name("web.1"));
+        for bad in ["", "-", "p/", "ä", &"x".repeat(256)] {
+            assert!(!is_pod_name(bad), "{bad}");
         }
     }
 

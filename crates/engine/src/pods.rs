@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper_protocol::shim::PodState;
 
 use crate::clock::Timestamp;
-use crate::create::check_name;
+use crate::create::check_pod_name;
 use crate::db::Durability;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -57,7 +57,7 @@ impl Engine {
     /// # Errors
     /// Malformed or taken name, or a size that cannot be.
     pub async fn create_pod(&self, request: PodRequest) -> Result<String> {
-        check_name(&request.name)?;
+        check_pod_name(&request.name)?;
         let mut sysctl = request.sysctls.clone();
         validate::add_default_sysctls(&mut sysctl);
         let hostname = if request.hostname.is_empty() { &request.name } else { &request.hostname };

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::layer::Journal;
 use crate::options::{ContainerRecord, LogOptions, NetworkMode, Phase};
-use crate::registry::{Container, PendingAttach, Pod};
+use crate::registry::{Container, Counted, PendingAttach, Pod};
 use crate::shim::{Layer, Shim};
 use crate::{names, podsock, spec};
 
@@ -262,6 +262,21 @@ impl Engine {
         });
         let details = [("exitCode", code.to_string())];
         self.shared.container_event(&container.record(), "die", &details);
+    }
+
+    /// As [`Engine::timeline`], of a start that is about to come: waits until the container runs or has ended. A
+    /// container that removes itself keeps its VM until this is answered, as it does for a client that reads its output.
+    ///
+    /// # Errors
+    /// No such container.
+    pub async fn timeline_once_started(&self, reference: &str) -> Result<Vec<Step>> {
+        let container = self.shared.registry.find(reference)?;
+        let _reading = Counted::new(&container.attached);
+        let mut progress = container.progress.subscribe();
+        let exits = progress.borrow().exits;
+        // It ends with the container at the latest.
+        let _ = progress.wait_for(|now| now.running || now.removed || now.exits > exits).await;
+        self.timeline(&container.id).await
     }
 
     /// Steps of the container's last start, the engine's and the shim's, in order of their beginning.

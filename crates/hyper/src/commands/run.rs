@@ -81,19 +81,19 @@ pub async fn run(app: &App, args: RunArgs) -> Outcome {
     outcome
 }
 
-/// The daemon's phases, asked for while the container runs: with `--rm` nobody knows them later.
+/// The daemon's phases, in the foreground asked for before the container runs: with `--rm` nobody knows them later.
 type Phases = Option<tokio::task::JoinHandle<Option<DaemonTimeline>>>;
 
-fn ask_for_phases(app: &App, id: &str) -> Phases {
+fn ask_for_phases(app: &App, id: &str, query: &str) -> Phases {
     let client = Arc::clone(&app.client);
-    let path = format!("/hyper/containers/{id}/timeline");
+    let path = format!("/hyper/containers/{id}/timeline{query}");
     Some(tokio::spawn(async move { client.json(&path, &[]).await.ok() }))
 }
 
 async fn background(app: &App, id: &str) -> Result<(i32, Phases), Failure> {
     output::line(id)?;
     start(app, id, "").await.map_err(|error| coded(error.into()))?;
-    Ok((0, ask_for_phases(app, id)))
+    Ok((0, ask_for_phases(app, id, "")))
 }
 
 async fn foreground(
@@ -116,6 +116,7 @@ async fn foreground(
     let began = timeline.now();
     let mut traffic = session.traffic(move || timeline.record("first byte", began))?;
     let condition = Condition::of_start(args.flags.rm);
+    let phases = if args.timeline { ask_for_phases(app, id, "?started=1") } else { None };
     let begun = begin(app, &session, condition, &mut traffic);
     let attached = match &mut signals {
         Some(signals) => tokio::select! {
@@ -124,7 +125,6 @@ async fn foreground(
         },
         None => begun.await,
     }?;
-    let phases = if args.timeline { ask_for_phases(app, id) } else { None };
     let streaming = stream_until_exit(app, &session, attached, condition, &mut traffic);
     let code = match &mut signals {
         Some(signals) => tokio::select! {

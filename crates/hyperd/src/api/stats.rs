@@ -219,9 +219,15 @@ fn aux_row(process: &Process, now: i64) -> [String; 6] {
     ]
 }
 
-/// Steps of a container's last start, in microseconds since the first one's beginning.
+/// Steps of a container's last start, in microseconds since the first one's beginning; with `started`, of the start that
+/// is about to come.
 pub(crate) async fn timeline(call: Call, id: &str) -> Result {
-    ok(&phases(&call.app.engine.timeline(id).await?))
+    let engine = &call.app.engine;
+    let steps = match call.query.bool("started") {
+        true => engine.timeline_once_started(id).await?,
+        false => engine.timeline(id).await?,
+    };
+    ok(&phases(&steps))
 }
 
 /// Steps as clients get them.

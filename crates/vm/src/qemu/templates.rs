@@ -56,8 +56,11 @@ pub async fn save(qmp: &Qmp, dir: &Path) -> Result<(), VmError> {
 /// Brings up a clone, by the state behind QEMU's descriptor `state`, and lets it run.
 pub async fn restore(qmp: &Qmp, state: RawFd) -> Result<(), VmError> {
     let mut events = qmp.events();
-    let commands =
-        vec![capabilities(), Command::new("migrate-incoming", json!({ "uri": format!("fd:{state}") }))];
+    let commands = vec![
+        capabilities(),
+        silence(),
+        Command::new("migrate-incoming", json!({ "uri": format!("fd:{state}") })),
+    ];
     qmp.execute_all(commands).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     migrated(&mut events, RESTORING).await?;
     // The template was stopped when it was saved.
@@ -67,6 +70,12 @@ pub async fn restore(qmp: &Qmp, state: RawFd) -> Result<(), VmError> {
 fn capabilities() -> Command {
     let on = ["x-ignore-shared", "events"].map(|name| json!({ "capability": name, "state": true }));
     Command::new("migrate-set-capabilities", json!({ "capabilities": on }))
+}
+
+/// A clone has moved from nowhere, and its address is not that of its template: QEMU need not tell everybody five times
+/// where it is. Each announcement is broadcast, and wakes every guest on the network.
+fn silence() -> Command {
+    Command::new("migrate-set-parameters", json!({ "announce-rounds": 0 }))
 }
 
 /// Waits for the end of a migration.

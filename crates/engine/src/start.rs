@@ -93,6 +93,8 @@ impl Engine {
         *container.steps.lock().unwrap_or_else(PoisonError::into_inner) = steps.take();
         match run {
             Ok(shim) => {
+                // Whoever waits for this may ask for the steps next.
+                container.progress.send_modify(|progress| progress.running = true);
                 self.watch(container.clone(), pod, shim);
                 Ok(())
             }
@@ -182,7 +184,6 @@ impl Engine {
                 state.started_at = Some(Timestamp::now());
             })
             .await?;
-        container.progress.send_modify(|progress| progress.running = true);
         Ok(())
     }
 

@@ -12,11 +12,13 @@ mod bad_images;
 mod bad_input;
 mod crash;
 mod harness;
+mod health;
 mod images;
 mod lifecycle;
 mod machine;
 mod network;
 mod pods;
+mod restart;
 mod run;
 mod servers;
 mod session;
@@ -49,6 +51,8 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("servers", servers::cases()),
         ("crash", crash::cases()),
         ("survival", survival::cases()),
+        ("restart", restart::cases()),
+        ("health", health::cases()),
         ("templates", templates::cases()),
         ("template_faults", template_faults::cases()),
         ("harness", harness::cases()),

@@ -90,6 +90,7 @@ impl Engine {
                 "container {} is marked for removal and cannot be attached to",
                 container.id
             ))),
+            Phase::Restarting => Err(crate::restart::in_between(&container.id)),
             Phase::Running => {
                 let shim = self.running_shim(&container)?;
                 let session = key.map(|key| Session { key, received: None });

@@ -14,13 +14,14 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
+use crate::health::Health;
 use crate::options::{ContainerRecord, PodRecord, State};
 
 /// How long a statement waits while the image store writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema from its index to the next version; never edited, only appended to.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // 1: pods and the containers in them
     "CREATE TABLE pods (
          id TEXT PRIMARY KEY,
@@ -45,6 +46,11 @@ const MIGRATIONS: [&str; 2] = [
          id TEXT PRIMARY KEY,
          exit_code INTEGER NOT NULL,
          at_ns INTEGER NOT NULL
+     ) STRICT;",
+    // 3: what health checks say
+    "CREATE TABLE health (
+         container TEXT PRIMARY KEY REFERENCES containers (id) ON DELETE CASCADE,
+         health TEXT NOT NULL
      ) STRICT;",
 ];
 
@@ -295,6 +301,36 @@ impl Db {
         .await
     }
 
+    /// Changes what is known of a container's health, unless it is gone.
+    pub(crate) async fn put_health(&self, container: &str, health: &Health) -> Result<()> {
+        let (container, health) = (container.to_owned(), health.clone());
+        self.run(Durability::Written, move |connection| {
+            to_json(&health)
+                .and_then(|health| {
+                    connection.execute(
+                        "INSERT INTO health (container, health) SELECT id, ?2 FROM containers WHERE id = ?1
+                         ON CONFLICT (container) DO UPDATE SET health = excluded.health",
+                        params![container, health],
+                    )
+                })
+                .map(drop)
+                .map_err(failed("write a container's health"))
+        })
+        .await
+    }
+
+    /// What is known of containers' health, by their ids. Blocks.
+    pub(crate) fn health(&self) -> Result<Vec<(String, Health)>> {
+        let connection = self.lock();
+        connection
+            .prepare("SELECT container, health FROM health")
+            .and_then(|mut statement| {
+                let rows = statement.query_map([], |row| Ok((row.get(0)?, from_json(row, 1)?)))?;
+                rows.collect()
+            })
+            .map_err(failed("read containers' health"))
+    }
+
     /// The exit code of a container that removed itself lately. Blocks.
     pub(crate) fn removed(&self, container: &str) -> Result<Option<i64>> {
         self.lock()
@@ -482,7 +518,7 @@ mod tests {
     fn schema_grows_by_steps_and_a_newer_one_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, &MIGRATIONS).unwrap();
-        let longer = [MIGRATIONS[0], MIGRATIONS[1], "CREATE TABLE later (x INTEGER) STRICT;"];
+        let longer = [&MIGRATIONS[..], &["CREATE TABLE later (x INTEGER) STRICT;"]].concat();
         migrate(&mut connection, &longer).unwrap();
         connection.execute("INSERT INTO later VALUES (1)", []).unwrap();
         migrate(&mut connection, &longer).unwrap();

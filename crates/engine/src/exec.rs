@@ -90,6 +90,9 @@ impl Engine {
                 "container {reference} is paused, unpause the container before exec"
             )));
         }
+        if container.lock().state.phase == Phase::Restarting {
+            return Err(crate::restart::in_between(&container.id));
+        }
         self.running_shim(&container)?;
         let id = ids::container_id();
         let command = options.cmd.join(" ");
@@ -232,6 +235,30 @@ impl Engine {
             let mut ended = exec.ended.subscribe();
             let _ = tokio::time::timeout(PATIENCE, ended.wait_for(|ended| *ended)).await;
         }
+    }
+
+    /// Waits for an added process's end; one that nobody knows has ended.
+    pub(crate) async fn exec_ended(&self, id: &str) {
+        if let Ok(exec) = self.find_exec(id) {
+            let mut ended = exec.ended.subscribe();
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    /// Sends a signal to an added process that runs.
+    pub(crate) async fn kill_exec(&self, id: &str, signal: i32) {
+        let Ok(exec) = self.find_exec(id) else { return };
+        let shim = self.shared.registry.find(&exec.container).and_then(|found| self.running_shim(&found));
+        if let Ok(shim) = shim
+            && let Err(error) = shim.kill(&exec.container, id, signal).await
+        {
+            tracing::debug!(exec = id, error = %error.report(), "cannot kill an added process");
+        }
+    }
+
+    /// Forgets an added process.
+    pub(crate) fn forget_exec(&self, id: &str) {
+        self.shared.lock_execs().remove(id);
     }
 
     /// Sets the size of an added process's terminal.

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::options::{DEFAULT_STOP_TIMEOUT, Phase, State};
 use crate::registry::{Container, Pod, Progress};
+use crate::restart::{self, Planned};
 use crate::shim::{Shim, TaskExit};
 use crate::{ids, podsock, signal};
 
@@ -20,6 +21,18 @@ const LOST: u32 = 137;
 
 /// How long a killed container may take to be gone before its whole pod is ended, when it is alone in it.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a restart waits for clients that have not read what the container wrote.
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What follows a container's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// A restart, if its policy says so.
+    AsPolicySays,
+    /// Nothing: whoever recorded the end decides.
+    Stays,
+}
 
 /// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +59,8 @@ impl Waiting {
         let (condition, seen) = (self.condition, self.seen);
         let holds = move |progress: &Progress| match condition {
             _ if progress.removed => true,
-            WaitCondition::NotRunning => !progress.running,
+            // The end before a restart is one, too.
+            WaitCondition::NotRunning => progress.exits > seen || !(progress.running || progress.restarting),
             WaitCondition::NextExit => progress.exits > seen,
             WaitCondition::Removed => false,
         };
@@ -102,8 +116,11 @@ impl Engine {
         if let Err(error) = &exit {
             tracing::warn!(container = container.id, error = %error.report(), "lost sight of a container");
         }
-        self.record_exit(container, exit.ok(), record).await;
+        let planned = self.record_exit(container, exit.ok(), record, Afterwards::AsPolicySays).await;
         self.give_back(container, pod, shim, transition).await;
+        if let Some(planned) = planned {
+            self.restart_later(container, planned);
+        }
     }
 
     /// Gives back what a container that has ended had, once its clients have read what it wrote.
@@ -114,7 +131,11 @@ impl Engine {
         shim: &Arc<Shim>,
         transition: tokio::sync::MutexGuard<'_, ()>,
     ) {
-        container.drained().await;
+        if container.lock().state.phase == Phase::Restarting {
+            let _ = tokio::time::timeout(RESTART_PATIENCE, container.drained()).await;
+        } else {
+            container.drained().await;
+        }
         if container.lock().options.auto_remove {
             drop(transition);
             let _ending = self.shared.endings.read().await;
@@ -144,7 +165,8 @@ impl Engine {
         container: &Arc<Container>,
         exit: Option<TaskExit>,
         record: Option<ExitRecord>,
-    ) {
+        afterwards: Afterwards,
+    ) -> Option<Planned> {
         let code = match (&record, exit) {
             (Some(record), _) => record.exit.code,
             (None, Some(exit)) => exit.code,
@@ -166,8 +188,13 @@ impl Engine {
             state.oom_killed = oom;
             state.finished_at = Some(at.max(state.started_at.unwrap_or(at)));
         };
+        self.end_health(container).await;
         let mut state = container.lock().state.clone();
         change(&mut state);
+        let planned = match afterwards {
+            Afterwards::AsPolicySays => restart::plan(container, &mut state),
+            Afterwards::Stays => None,
+        };
         // A container that removes itself is not written down again: after a crash it is removed all the same.
         let auto_remove = container.lock().options.auto_remove;
         let written = match auto_remove {
@@ -181,6 +208,7 @@ impl Engine {
         self.shared.lock_execs().retain(|_, exec| exec.container != container.id);
         container.progress.send_modify(|progress| {
             progress.running = false;
+            progress.restarting = planned.is_some();
             progress.exits += 1;
             progress.exit_code = code.into();
         });
@@ -189,6 +217,7 @@ impl Engine {
             self.shared.container_event(&record, "oom", &[]);
         }
         self.shared.container_event(&record, "die", &[("exitCode", code.to_string())]);
+        planned
     }
 
     /// The shim of a container that runs.
@@ -218,14 +247,29 @@ impl Engine {
             "" => signal::KILL,
             name => signal::parse(name).map_err(named)?,
         };
-        drop(container.transition.lock().await);
+        {
+            let _transition = container.transition.lock().await;
+            if container.lock().state.phase == Phase::Restarting {
+                return self.cancel_restart(&container).await;
+            }
+        }
         let shim = self.running_shim(&container).map_err(named)?;
+        if self.ends_it(&container, number) {
+            self.note_manual_stop(&container).await?;
+        }
         self.send(&container, &shim, number).await?;
         if number == signal::KILL {
             self.await_end(&container, KILL_PATIENCE).await;
             settle(&container).await;
         }
         Ok(())
+    }
+
+    /// Whether a signal is one by which users end this container, as docker sees it.
+    fn ends_it(&self, container: &Container, number: i32) -> bool {
+        let stop_signal = container.lock().options.stop_signal.clone();
+        let stop_signal = stop_signal.and_then(|name| signal::parse(&name).ok());
+        number == signal::KILL || stop_signal.is_none_or(|stop| stop == number)
     }
 
     async fn send(&self, container: &Arc<Container>, shim: &Shim, number: i32) -> Result<()> {
@@ -256,7 +300,14 @@ impl Engine {
     /// [`Kind::NotModified`] if it does not run.
     pub async fn stop(&self, reference: &str, timeout: Option<i64>, name: Option<&str>) -> Result<()> {
         let container = self.shared.registry.find(reference)?;
-        drop(container.transition.lock().await);
+        {
+            let _transition = container.transition.lock().await;
+            if container.lock().state.phase == Phase::Restarting {
+                self.cancel_restart(&container).await?;
+                self.shared.container_event(&container.record(), "stop", &[]);
+                return Ok(());
+            }
+        }
         let options = container.lock().options.clone();
         let number = match name.or(options.stop_signal.as_deref()) {
             Some(name) => signal::parse(name)?,
@@ -265,6 +316,7 @@ impl Engine {
         let Ok(shim) = self.running_shim(&container) else {
             return Err(EngineError::new(Kind::NotModified, "container is already stopped"));
         };
+        self.note_manual_stop(&container).await?;
         if container.lock().state.phase == Phase::Paused {
             let _ = shim.resume(&container.id).await;
         }
@@ -344,9 +396,13 @@ impl Engine {
         if phase == Phase::Paused {
             return Err(EngineError::conflict(format!("container {} is already paused", container.id)));
         }
+        if phase == Phase::Restarting {
+            return Err(restart::in_between(&container.id));
+        }
         let shim = self.running_shim(&container)?;
         shim.pause(&container.id).await?;
         self.shared.set_state(&container, |state| state.phase = Phase::Paused).await?;
+        self.end_health(&container).await;
         self.shared.container_event(&container.record(), "pause", &[]);
         Ok(())
     }
@@ -365,6 +421,7 @@ impl Engine {
         let shim = self.running_shim(&container)?;
         shim.resume(&container.id).await?;
         self.shared.set_state(&container, |state| state.phase = Phase::Running).await?;
+        self.go_on_with_health(&container);
         self.shared.container_event(&container.record(), "unpause", &[]);
         Ok(())
     }
@@ -398,22 +455,28 @@ impl Engine {
             if self.shared.registry.find(&container.id).is_err() {
                 return Ok(());
             }
-            if !record.state.is_running() {
+            if !restart::counts_as_running(record.state.phase) {
                 return self.remove_ended(container).await;
             }
             if !force {
                 let (verb, way) = match record.state.phase {
                     Phase::Paused => {
-                        ("paused", "unpause and then stop the container before removal or force remove")
+                        ("paused", "unpause and then stop the container before removing or force remove")
                     }
-                    _ => ("running", "stop the container before removal or force remove"),
+                    Phase::Restarting => ("restarting", "stop the container before removing or force remove"),
+                    _ => ("running", "stop the container before removing or force remove"),
                 };
                 return Err(EngineError::conflict(format!(
                     "cannot remove container \"/{}\": container is {verb}: {way}",
                     record.name
                 )));
             }
+            if record.state.phase == Phase::Restarting {
+                self.cancel_restart(container).await?;
+                return self.remove_ended(container).await;
+            }
             drop(transition);
+            self.note_manual_stop(container).await?;
             if let Ok(shim) = self.running_shim(container) {
                 self.force_end(container, &shim).await?;
             }

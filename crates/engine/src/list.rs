@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::filter::Filters;
+use crate::health::Health;
 use crate::ids::short;
 use crate::options::{ContainerRecord, NetworkMode, Phase, PodRecord};
 
@@ -53,9 +54,22 @@ pub struct ContainerInfo {
     pub sizes: Option<(u64, u64)>,
     /// Id of the network it is in.
     pub network_id: String,
+    /// What its health checks say; `None` where there are none.
+    pub health: Option<Health>,
 }
 
 impl ContainerInfo {
+    /// Docker's sentence for `ps`: that of its state, with its health.
+    pub fn describe(&self, now: Timestamp) -> String {
+        let text = self.record.state.describe(now);
+        match &self.health {
+            Some(health) if self.record.state.phase == Phase::Running => {
+                format!("{text} ({})", health.status)
+            }
+            _ => text,
+        }
+    }
+
     /// Its place in the network while its pod has one.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.pod.endpoint.as_ref().filter(|_| self.record.state.is_running())
@@ -160,6 +174,7 @@ impl Engine {
             self.network_id(if record.options.network == NetworkMode::None { "none" } else { "bridge" });
         Ok(ContainerInfo {
             network_id,
+            health: self.shared.registry.find(&record.id).ok().and_then(|found| found.health.read()),
             execs: self.exec_ids(&record.id),
             record,
             pod,
@@ -313,7 +328,7 @@ impl<'a> Test<'a> {
 
     fn passes(&self, info: &ContainerInfo) -> bool {
         let (record, filters) = (&info.record, &self.query.filters);
-        let running = record.state.is_running();
+        let running = crate::restart::counts_as_running(record.state.phase);
         let explicit =
             self.query.all || self.query.limit > 0 || self.before.is_some() || self.since.is_some();
         if !running && !explicit && filters.values("status").is_empty() && filters.values("exited").is_empty()
@@ -335,7 +350,9 @@ impl<'a> Test<'a> {
             && filters.any("exited", &|wanted| {
                 record.state.phase == Phase::Exited && wanted.parse() == Ok(record.state.exit_code)
             })
-            && filters.any("health", &|wanted| wanted == "none")
+            && filters.any("health", &|wanted| {
+                wanted == info.health.as_ref().map_or("none", |health| health.status.word())
+            })
             && filters.any("network", &|wanted| network == wanted)
             && filters.any("pod", &|wanted| info.pod.name.as_deref() == Some(wanted) || info.pod.id == wanted)
             && filters.any("volume", &|_| false)

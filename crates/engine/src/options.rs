@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
+use crate::restart::RestartPolicy;
 
 /// Bytes of `/dev/shm` unless told otherwise: docker's default.
 pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
@@ -57,14 +58,16 @@ pub struct ContainerOptions {
     pub on_build: Vec<String>,
     /// The image's SHELL, for `inspect`.
     pub shell: Vec<String>,
-    /// The image's health probe as docker writes it, for `inspect`; nothing probes it yet.
-    pub image_healthcheck: Option<serde_json::Value>,
+    /// How its health is asked for.
+    pub healthcheck: Option<hyper_image::Healthcheck>,
     /// The signal that asks it to stop; `None` for `SIGTERM`.
     pub stop_signal: Option<String>,
     /// Seconds between that and the kill; negative for never; `None` for `DEFAULT_STOP_TIMEOUT`.
     pub stop_timeout: Option<i64>,
     /// Remove it when it has ended.
     pub auto_remove: bool,
+    /// Whether it starts again when it has ended.
+    pub restart: RestartPolicy,
     /// Where output goes.
     pub log: LogOptions,
     /// Limits.
@@ -298,6 +301,8 @@ pub enum Phase {
     Paused,
     /// Has ended.
     Exited,
+    /// Has ended, and will be started again by its restart policy.
+    Restarting,
     /// Is being removed.
     Removing,
     /// Could not be removed entirely.
@@ -321,6 +326,12 @@ pub struct State {
     pub started_at: Option<Timestamp>,
     /// When it ended last.
     pub finished_at: Option<Timestamp>,
+    /// How often its policy has restarted it since a user or the daemon started it.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// A user ended it; kept for containers with a restart policy.
+    #[serde(default)]
+    pub manually_stopped: bool,
 }
 
 impl Default for State {
@@ -333,6 +344,8 @@ impl Default for State {
             oom_killed: false,
             started_at: None,
             finished_at: None,
+            restart_count: 0,
+            manually_stopped: false,
         }
     }
 }
@@ -347,11 +360,13 @@ impl State {
     pub fn status(&self) -> &'static str {
         match self.phase {
             Phase::Created => "created",
+            Phase::Starting if self.restart_count > 0 => "restarting",
             Phase::Starting if self.finished_at.is_some() => "exited",
             Phase::Starting => "created",
             Phase::Running => "running",
             Phase::Paused => "paused",
             Phase::Exited => "exited",
+            Phase::Restarting => "restarting",
             Phase::Removing => "removing",
             Phase::Dead => "dead",
         }
@@ -365,6 +380,7 @@ impl State {
         match self.status() {
             "running" => format!("Up {}", since(self.started_at)),
             "paused" => format!("Up {} (Paused)", since(self.started_at)),
+            "restarting" => format!("Restarting ({}) {} ago", self.exit_code, since(self.finished_at)),
             "removing" => "Removal In Progress".to_owned(),
             "dead" => "Dead".to_owned(),
             "exited" => format!("Exited ({}) {} ago", self.exit_code, since(self.finished_at)),

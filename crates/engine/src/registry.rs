@@ -8,8 +8,10 @@ use hyper_protocol::shim::Phase as Step;
 use tokio::sync::{oneshot, watch};
 
 use crate::error::{EngineError, Result};
+use crate::health::HealthState;
 use crate::options::{ContainerRecord, PodRecord};
 use crate::podsock::AttachStreams;
+use crate::restart::Restarts;
 use crate::shim::Shim;
 
 /// What those who wait for a container look at.
@@ -19,6 +21,8 @@ pub(crate) struct Progress {
     pub(crate) running: bool,
     /// How often it has ended.
     pub(crate) exits: u64,
+    /// Will be started again by its policy.
+    pub(crate) restarting: bool,
     /// How it ended last.
     pub(crate) exit_code: i64,
     /// It is gone.
@@ -53,12 +57,15 @@ pub(crate) struct Container {
     pub(crate) steps: Mutex<Vec<Step>>,
     /// Steps of the last start that the shim did, kept when it ends.
     pub(crate) shim_steps: Mutex<Vec<Step>>,
+    pub(crate) restarts: Restarts,
+    pub(crate) health: HealthState,
 }
 
 impl Container {
     pub(crate) fn new(record: ContainerRecord) -> Arc<Self> {
         let progress = Progress {
             running: record.state.is_running(),
+            restarting: record.state.phase == crate::options::Phase::Restarting,
             exit_code: record.state.exit_code,
             ..Progress::default()
         };
@@ -73,6 +80,8 @@ impl Container {
             impatient: watch::Sender::new(0),
             steps: Mutex::default(),
             shim_steps: Mutex::default(),
+            restarts: Restarts::default(),
+            health: HealthState::default(),
         })
     }
 

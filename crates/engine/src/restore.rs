@@ -9,7 +9,7 @@ use hyper_protocol::shim::SESSION_KEPT_MS;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::life::exit_record;
+use crate::life::{Afterwards, exit_record};
 use crate::options::Phase;
 use crate::registry::{Container, Pod};
 use crate::shim::{self, Shim, TaskExit, TaskState};
@@ -31,7 +31,8 @@ impl Engine {
     pub(crate) async fn restore(&self) -> Result<()> {
         self.shared.clear_workshops();
         let shared = self.shared.clone();
-        let (pods, containers) = tokio::task::spawn_blocking(move || shared.db.load())
+        let load = move || shared.db.load().and_then(|loaded| Ok((loaded, shared.db.health()?)));
+        let ((pods, containers), health) = tokio::task::spawn_blocking(load)
             .await
             .map_err(|error| crate::error::EngineError::system("cannot load the state", error))??;
         for pod in pods {
@@ -39,6 +40,11 @@ impl Engine {
         }
         for container in containers {
             self.shared.registry.add(Container::new(container));
+        }
+        for (id, health) in health {
+            if let Ok(container) = self.shared.registry.find(&id) {
+                container.health.set(Some(health));
+            }
         }
         let dirs = self.pod_dirs();
         let all = self.shared.registry.pods();
@@ -105,6 +111,9 @@ impl Engine {
                     continue;
                 }
                 if container.lock().state.is_running() {
+                    if container.lock().state.phase == Phase::Running {
+                        self.go_on_with_health(&container);
+                    }
                     self.watch(container, pod.clone(), shim.clone());
                 } else {
                     self.give_back_later(container, pod.clone(), shim.clone());
@@ -149,7 +158,8 @@ impl Engine {
             }
             Found::Ended(exit) => {
                 let record = exit_record(&self.places().pod(&pod.id), &container.id);
-                self.record_exit(container, exit, record).await;
+                // Restarts come when everything is found.
+                self.record_exit(container, exit, record, Afterwards::Stays).await;
                 if shim.is_some() && container.has_clients() {
                     return true;
                 }
@@ -211,6 +221,7 @@ impl Engine {
         {
             tracing::warn!(error = %error.report(), "cannot bring the network up");
         }
+        self.restart_all().await;
     }
 }
 

@@ -32,7 +32,8 @@ impl Engine {
         let transition = container.take_over().await;
         let phase = container.lock().state.phase;
         match phase {
-            Phase::Running => {
+            // One between two runs is as good as running.
+            Phase::Running | Phase::Restarting => {
                 return Err(EngineError::new(Kind::NotModified, "container is already running"));
             }
             Phase::Paused => {
@@ -43,20 +44,32 @@ impl Engine {
             }
             Phase::Created | Phase::Starting | Phase::Exited => {}
         }
-        let started = self.start_in_pod(&container).await;
-        match started {
+        container.restarts.reset();
+        {
+            // Written down with the next phase.
+            let mut record = container.lock();
+            record.state.restart_count = 0;
+            record.state.manually_stopped = false;
+        }
+        let started = self.start_locked(&container).await;
+        drop(transition);
+        if started.is_err() && container.lock().options.auto_remove {
+            self.remove_quietly(&container).await;
+        }
+        started
+    }
+
+    /// Starts a container that does not run; its transition lock is held.
+    pub(crate) async fn start_locked(&self, container: &Arc<Container>) -> Result<()> {
+        match self.start_in_pod(container).await {
             Ok(()) => {
                 self.shared.container_event(&container.record(), "start", &[]);
-                drop(transition);
+                self.begin_health(container).await;
                 Ok(())
             }
             Err(error) => {
                 let error = start_error(error);
-                self.record_failed_start(&container, &error).await;
-                drop(transition);
-                if container.lock().options.auto_remove {
-                    self.remove_quietly(&container).await;
-                }
+                self.record_failed_start(container, &error).await;
                 Err(error)
             }
         }
@@ -94,7 +107,10 @@ impl Engine {
         match run {
             Ok(shim) => {
                 // Whoever waits for this may ask for the steps next.
-                container.progress.send_modify(|progress| progress.running = true);
+                container.progress.send_modify(|progress| {
+                    progress.running = true;
+                    progress.restarting = false;
+                });
                 self.watch(container.clone(), pod, shim);
                 Ok(())
             }
@@ -258,6 +274,7 @@ impl Engine {
         container.pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
         container.progress.send_modify(|progress| {
             progress.running = false;
+            progress.restarting = false;
             progress.exits += 1;
             progress.exit_code = code;
         });

@@ -6,10 +6,10 @@ use std::path::Path;
 use hyper_image::Image;
 
 use crate::error::{EngineError, Result};
-use crate::layer;
 use crate::options::{ContainerOptions, LogOptions, NetworkMode, Resources, Seccomp};
 use crate::signal;
 use crate::spec;
+use crate::{health, layer, restart};
 
 /// Most bytes of a host name (`sethostname(2)`).
 const HOSTNAME_MAX: usize = 64;
@@ -81,8 +81,7 @@ pub(crate) fn merge_image(options: &mut ContainerOptions, image: &Image) {
     options.image_volumes = config.volumes.keys().cloned().collect();
     options.on_build.clone_from(&config.on_build);
     options.shell.clone_from(&config.shell);
-    options.image_healthcheck =
-        config.healthcheck.as_ref().and_then(|probe| serde_json::to_value(probe).ok());
+    health::merge(&mut options.healthcheck, config.healthcheck.as_ref());
 }
 
 /// Checks options, and brings some into their final form; returns what the caller should know.
@@ -104,17 +103,15 @@ pub(crate) fn check(options: &mut ContainerOptions) -> Result<Vec<String>> {
         return Err(EngineError::invalid("max-file cannot be less than 1"));
     }
     check_network(options)?;
-    let mut warnings = Vec::new();
-    if options.image_healthcheck.is_some() {
-        warnings.push("the image's HEALTHCHECK is not run: health checks are not supported yet".to_owned());
-    }
+    restart::check(options)?;
+    health::check(options)?;
     if options.security.privileged {
         options.security.seccomp = match std::mem::take(&mut options.security.seccomp) {
             Seccomp::Default => Seccomp::Unconfined,
             given => given,
         };
     }
-    Ok(warnings)
+    Ok(Vec::new())
 }
 
 fn check_process(options: &ContainerOptions) -> Result<()> {

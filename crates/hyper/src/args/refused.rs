@@ -29,7 +29,6 @@ const NOT_YET: &str = "is not supported yet";
 const VOLUMES: &str = "is not supported yet: volumes and bind mounts come later";
 const PORTS: &str = "is not supported yet: published ports come later";
 const NETWORKS: &str = "is not supported yet: user-defined networks come later";
-const HEALTH: &str = "is not supported yet: health checks come later";
 const DEVICES: &str = "is not supported: a container's devices are its virtual machine's";
 const HOST_KERNEL: &str = "is not supported: the container has a kernel of its own, not the host's";
 const WINDOWS: &str = "is for Windows containers, which are not supported";
@@ -47,12 +46,6 @@ const RUN: &[Refused] = &[
     value("link-local-ip", NETWORKS),
     value("network-alias", NETWORKS),
     value("net-alias", NETWORKS),
-    value("health-cmd", HEALTH),
-    value("health-interval", HEALTH),
-    value("health-retries", HEALTH),
-    value("health-start-interval", HEALTH),
-    value("health-start-period", HEALTH),
-    value("health-timeout", HEALTH),
     value("device", DEVICES),
     value("device-cgroup-rule", DEVICES),
     value("gpus", DEVICES),

@@ -147,15 +147,13 @@ fn flags_become_the_apis_fields() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let table: [(&[&str], &str); 22] = [
+    let table: [(&[&str], &str); 20] = [
         (&["-v", "/a:/b"], "--volume"),
         (&["--mount", "type=bind,src=/a,dst=/b"], "--mount"),
         (&["-p", "80:80"], "--publish"),
         (&["-P"], "--publish-all"),
-        (&["--health-cmd", "x"], "--health-cmd"),
         (&["--device", "/dev/kvm"], "--device"),
         (&["--gpus", "all"], "--gpus"),
-        (&["--restart", "always"], "--restart"),
         (&["--network", "mine"], "--network"),
         (&["--network", "host"], "--network"),
         (&["--uts", "host"], "--uts"),

@@ -41,6 +41,10 @@ pub fn prepare(flags: &ContainerFlags) -> Result<Request, Failure> {
     if flags.words.first().is_some_and(String::is_empty) {
         return Err(parse("").expect_err("an empty name is no reference").with_code(EXIT_DAEMON));
     }
+    if flags.rm && !matches!(flags.restart.as_deref(), None | Some("" | "no")) {
+        return Err(Failure::new("conflicting options: cannot specify both --restart and --rm")
+            .with_code(EXIT_DAEMON));
+    }
     let console = flags.tty.then(window_size).flatten();
     request(flags, |name| std::env::var(name).ok(), console)
         .map_err(|error| Failure::from_error(&error).with_code(EXIT_DAEMON))

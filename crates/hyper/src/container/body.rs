@@ -5,15 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
 };
 
 use super::files::read_bounded;
 use super::values::{
     parse_add_host, parse_cpus, parse_expose, parse_ip, parse_mac, parse_mount, parse_pair, parse_ulimit,
 };
-use super::{ContainerFlags, FlagError, environment, labels, parse_bytes};
+use super::{ContainerFlags, FlagError, environment, labels, parse_bytes, parse_restart};
 
 /// Annotation that names the pod a container belongs to.
 const POD: &str = "io.hyper.pod";
@@ -69,9 +68,7 @@ pub fn request(
         labels: Some(labels(&flags.label_file, &flags.label)?),
         stop_signal: flags.stop_signal.clone(),
         stop_timeout: flags.stop_timeout,
-        healthcheck: flags
-            .no_healthcheck
-            .then(|| HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+        healthcheck: flags.health.config()?,
         networking_config: networking_config(flags, &host_config)?,
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
@@ -145,7 +142,7 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
         pids_limit: flags.pids_limit,
         privileged: Some(flags.privileged),
         readonly_rootfs: Some(flags.read_only),
-        restart_policy: Some(restart_policy(flags)?),
+        restart_policy: Some(parse_restart(flags.restart.as_deref().unwrap_or("no"))?),
         security_opt: some(
             flags.security_opt.iter().map(|text| security_opt(text)).collect::<Result<_, _>>()?,
         ),
@@ -271,15 +268,6 @@ fn oom_score(score: i64) -> Result<i64, FlagError> {
         return Ok(score);
     }
     Err(FlagError::new("oom-score-adj", &score.to_string(), "use -1000 to 1000"))
-}
-
-fn restart_policy(flags: &ContainerFlags) -> Result<RestartPolicy, FlagError> {
-    match flags.restart.as_deref() {
-        None | Some("" | "no") => {
-            Ok(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None })
-        }
-        Some(other) => Err(FlagError::new("restart", other, "restart policies are not supported yet")),
-    }
 }
 
 /// Passes a security option on; a seccomp profile's file is read here, as docker does.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::HealthFlags;
+
 /// What `run` and `create` share.
 #[derive(Debug, Args)]
 pub struct ContainerFlags {
@@ -157,9 +159,8 @@ pub struct ContainerFlags {
     /// Tune the preference of the container's processes to be killed when memory is short (-1000 to 1000)
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     pub oom_score_adj: Option<i64>,
-    /// Disable any container-specified HEALTHCHECK
-    #[arg(long)]
-    pub no_healthcheck: bool,
+    #[command(flatten)]
+    pub health: HealthFlags,
     /// Write the container ID to the file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
@@ -172,7 +173,7 @@ pub struct ContainerFlags {
     /// Log driver options: max-size, max-file
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
-    /// Restart policy to apply when a container exits: only "no" so far
+    /// Restart policy to apply when a container exits: no, on-failure[:N], always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<String>,
     /// Run in this pod, together with its other containers

@@ -3,9 +3,13 @@
 mod body;
 mod files;
 mod flags;
+mod health;
+mod restart;
 mod values;
 
 pub use body::{Request, kernel_path, request};
 pub use files::{environment, labels};
 pub use flags::ContainerFlags;
+pub use health::HealthFlags;
+pub use restart::parse_restart;
 pub use values::{FlagError, parse_bytes, parse_cpus, parse_pair};

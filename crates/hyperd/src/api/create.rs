@@ -86,6 +86,7 @@ fn read(body: Value) -> Result<ContainerOptions> {
     if fields.bool("NetworkDisabled")? {
         options.network = NetworkMode::None;
     }
+    options.healthcheck = super::health::read(&mut fields)?;
     refuse_config(&mut fields)?;
     fields.finish()?;
     create_host::read(host, &mut options)?;
@@ -94,8 +95,6 @@ fn read(body: Value) -> Result<ContainerOptions> {
 }
 
 fn refuse_config(fields: &mut Fields) -> Result<()> {
-    let healthcheck_off = [json!({"Test": ["NONE"]})];
-    fields.refuse("Healthcheck", &healthcheck_off, "health checks come later")?;
     fields.refuse(
         "MacAddress",
         &[],
@@ -166,7 +165,7 @@ mod tests {
             (json!({"VolumesFrom": ["x"]}), "VolumesFrom"),
             (json!({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}), "PortBindings"),
             (json!({"PublishAllPorts": true}), "PublishAllPorts"),
-            (json!({"RestartPolicy": {"Name": "always"}}), "RestartPolicy"),
+            (json!({"RestartPolicy": {"Name": "sometimes"}}), "sometimes"),
             (json!({"Devices": [{"PathOnHost": "/dev/x"}]}), "Devices"),
             (json!({"DeviceRequests": [{"Driver": "nvidia"}]}), "DeviceRequests"),
             (json!({"NetworkMode": "mynet"}), "mynet"),
@@ -192,7 +191,7 @@ mod tests {
         }
         for (body, name) in [
             (json!({"Volumes": {"/data": {}}}), "Volumes"),
-            (json!({"Healthcheck": {"Test": ["CMD", "true"]}}), "Healthcheck"),
+            (json!({"Healthcheck": {"Test": ["CMD", "true"], "Nosuch": 1}}), "Healthcheck.Nosuch"),
             (json!({"MacAddress": "02:42:ac:11:00:02"}), "MacAddress"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"mynet": {}}}}), "mynet"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}), "Aliases"),

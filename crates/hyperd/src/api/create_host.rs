@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hyper_engine::{ContainerOptions, LogOptions, NetworkMode, Resources, Seccomp, Ulimit};
+use hyper_engine::{ContainerOptions, LogOptions, NetworkMode, Resources, RestartPolicy, Seccomp, Ulimit};
 use serde_json::{Value, json};
 
 use crate::fields::Fields;
@@ -61,7 +61,7 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
     }
     // Where the client wrote the id to: nothing for the daemon to do.
     host.string("ContainerIDFile")?;
-    read_restart_policy(&mut host)?;
+    options.restart = read_restart_policy(&mut host)?;
     let runtime = host.string("Runtime")?;
     if !RUNTIMES.contains(&runtime.as_str()) {
         return Err(ApiError::invalid(format!("unknown or invalid runtime name: {runtime}")));
@@ -89,21 +89,12 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
     host.finish()
 }
 
-fn read_restart_policy(host: &mut Fields) -> Result<()> {
+pub(super) fn read_restart_policy(host: &mut Fields) -> Result<RestartPolicy> {
     let mut policy = host.object("RestartPolicy")?;
     let name = policy.string("Name")?;
     let retries = policy.int("MaximumRetryCount")?;
-    if !matches!(name.as_str(), "" | "no") {
-        return Err(ApiError::unsupported(format!(
-            "HostConfig.RestartPolicy \"{name}\" is not supported: restart policies come later"
-        )));
-    }
-    if retries != 0 {
-        return Err(ApiError::invalid(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
-        ));
-    }
-    policy.finish()
+    policy.finish()?;
+    Ok(RestartPolicy::parse(&name, retries)?)
 }
 
 fn read_log(host: &mut Fields) -> Result<LogOptions> {

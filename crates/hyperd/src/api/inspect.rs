@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hyper_engine::{
     ContainerInfo, ContainerRecord, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DEFAULT_SHM_SIZE, Filters,
-    LIST_FILTERS, ListQuery, State, Timestamp, short_id,
+    LIST_FILTERS, ListQuery, Timestamp, short_id,
 };
 use serde_json::{Map, Value, json};
 
@@ -85,7 +85,7 @@ pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
         "Ports": ports,
         "Labels": record.options.labels,
         "State": record.state.status(),
-        "Status": record.state.describe(now),
+        "Status": info.describe(now),
         "HostConfig": host,
         "NetworkSettings": {"Networks": networks(info)},
         "Mounts": [],
@@ -108,7 +108,7 @@ fn container(info: &ContainerInfo, call: &Call) -> Value {
         "Created": record.created.to_string(),
         "Path": path,
         "Args": command.collect::<Vec<_>>(),
-        "State": state(&record.state),
+        "State": state(info),
         "Image": record.image_id,
         // These files are made inside the VM; nothing of them is on the host.
         "ResolvConfPath": "",
@@ -116,7 +116,7 @@ fn container(info: &ContainerInfo, call: &Call) -> Value {
         "HostsPath": "",
         "LogPath": log_path,
         "Name": format!("/{}", record.name),
-        "RestartCount": 0,
+        "RestartCount": record.state.restart_count,
         "Driver": "erofs",
         "Platform": "linux",
         "MountLabel": "",
@@ -151,13 +151,15 @@ fn time(time: Option<Timestamp>) -> String {
     time.map_or_else(|| Timestamp::NEVER.to_owned(), |time| time.to_string())
 }
 
-fn state(state: &State) -> Value {
+fn state(info: &ContainerInfo) -> Value {
+    let state = &info.record.state;
     let status = state.status();
-    json!({
+    let mut shown = json!({
         "Status": status,
-        "Running": state.is_running(),
+        // Docker calls a container between two runs running.
+        "Running": state.is_running() || status == "restarting",
         "Paused": status == "paused",
-        "Restarting": false,
+        "Restarting": status == "restarting",
         "OOMKilled": state.oom_killed,
         "Dead": status == "dead",
         "Pid": state.pid,
@@ -165,7 +167,11 @@ fn state(state: &State) -> Value {
         "Error": state.error,
         "StartedAt": time(state.started_at),
         "FinishedAt": time(state.finished_at),
-    })
+    });
+    if let Some(health) = &info.health {
+        shown["Health"] = super::health::show(health);
+    }
+    shown
 }
 
 /// A list as Go writes it: `null` when it is empty.
@@ -203,7 +209,7 @@ fn config(info: &ContainerInfo) -> Value {
         ("StopSignal", options.stop_signal.as_ref().map(|signal| json!(signal))),
         ("StopTimeout", options.stop_timeout.map(|timeout| json!(timeout))),
         ("Shell", (!options.shell.is_empty()).then(|| json!(options.shell))),
-        ("Healthcheck", options.image_healthcheck.clone()),
+        ("Healthcheck", options.healthcheck.as_ref().map(|check| json!(check))),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -242,6 +248,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "GroupAdd": list_or_null(&options.group_add),
         "OomScoreAdj": limits.oom_score_adj,
         "PidMode": pid_mode,
+        "RestartPolicy": {"Name": options.restart.name(), "MaximumRetryCount": options.restart.retries()},
         "Privileged": security.privileged,
         "ReadonlyRootfs": security.readonly_rootfs,
         "SecurityOpt": list_or_null(&security.options),
@@ -285,7 +292,6 @@ fn host_config_of_later() -> Map<String, Value> {
         "Binds": null,
         "ContainerIDFile": "",
         "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "VolumeDriver": "",
         "VolumesFrom": null,
         "CgroupnsMode": "private",

@@ -8,6 +8,7 @@ pub(crate) mod create;
 pub(crate) mod create_host;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod health;
 pub(crate) mod image;
 pub(crate) mod image_transfer;
 pub(crate) mod inspect;

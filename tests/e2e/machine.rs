@@ -1,5 +1,8 @@
 //! What the engine says about itself and the machine.
 
+use std::process::Command;
+
+use hyper_e2e::command::wait_until;
 use hyper_e2e::{Instance, Options};
 
 use crate::case_list;
@@ -14,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         engines_live_side_by_side,
         an_unusable_kvm_is_no_obstacle,
         without_qemu_the_error_names_it,
+        what_a_kept_container_writes_is_cached_once,
     ]);
     cases
 }
@@ -46,6 +50,32 @@ impl RunText for hyper_e2e::Output {
         assert!(self.code == 0 || self.code == 1, "{self}");
         self.out() + &self.err()
     }
+}
+
+fn what_a_kept_container_writes_is_cached_once() {
+    let engine = Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() });
+    let write = "dd if=/dev/zero of=/file bs=1M count=64 conv=fsync 2>/dev/null; ls -s /file";
+    let cached = |name: &str, more: &[&str]| {
+        let args = [&["run", "-d", "--name", name], more, &["busybox:latest", "sh"], &["-c"]].concat();
+        let script = format!("{write}; sleep 1000");
+        let id = engine.hyper(&[args.as_slice(), &[&script]].concat()).run().ok().out();
+        wait_until("the file is written", || {
+            engine.hyper(&["logs", name]).run().ok().out().contains("65536 /file")
+        });
+        let layer = engine.root().join("containers").join(id.trim()).join("rw.ext4");
+        let output = Command::new("fincore").args(["-b", "-n", "-o", "RES"]).arg(layer).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let bytes: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        engine.hyper(&["rm", "-f", name]).run().ok();
+        bytes
+    };
+    // By the guest alone.
+    let kept = cached("kept", &[]);
+    assert!(kept < 8 << 20, "{kept} bytes of the layer are in the host's cache");
+    // What is gone with its container may stay there, so that no disk need have it.
+    let passing = cached("passing", &["--rm"]);
+    assert!(passing > 32 << 20, "{passing}");
+    assert_eq!(engine.finish(), Vec::<String>::new());
 }
 
 fn the_first_command_starts_the_daemon_and_many_at_once_start_one() {

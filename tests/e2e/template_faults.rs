@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::case_list;
 use crate::session::Case;
-use crate::templates::{engine, engine_with, fill, origin, stop, templates};
+use crate::templates::{engine, engine_with, fill, origin, ready, stop, templates};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -28,6 +28,8 @@ pub fn cases() -> Vec<Case> {
         a_template_whose_making_is_killed_is_in_nobodys_way,
         a_clone_that_is_killed_while_it_starts_harms_nobody_else,
         spares_killed_while_they_are_made_are_in_nobodys_way,
+        a_spare_that_ends_before_its_container_is_made_is_replaced,
+        a_daemon_that_ends_waits_for_no_spare,
         steps_of_the_hosts_clock_disturb_no_start,
     ]
     .to_vec()
@@ -371,6 +373,72 @@ fn spares_killed_while_they_are_made_are_in_nobodys_way() {
 
 /// A library that has a process see another time of day than the host's, and the same monotonic time.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+fn a_spare_that_ends_before_its_container_is_made_is_replaced() {
+    // A container's layer that takes as long to make as the test likes.
+    let place = tempfile::tempdir().unwrap();
+    let (asked, go) = (place.path().join("asked"), place.path().join("go"));
+    let script = format!(
+        "#!/bin/sh\ntouch {}\nwhile [ ! -e {} ]; do sleep 0.01; done\nexec /usr/sbin/mke2fs \"$@\"\n",
+        asked.display(),
+        go.display()
+    );
+    let program = place.path().join("mke2fs");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&go, "").unwrap();
+    let path = format!("{}:{}", place.path().display(), std::env::var("PATH").unwrap());
+    let engine = Instance::start(Options {
+        images: vec!["busybox:latest"],
+        env: vec![
+            ("HYPER_TEMPLATES".to_owned(), String::new()),
+            ("HYPER_POOL".to_owned(), "1".to_owned()),
+            ("PATH".to_owned(), path),
+        ],
+        ..Options::default()
+    });
+    make(&engine);
+    works(&engine);
+    wait_until_within("a VM is ready", Duration::from_secs(120), || ready(&engine) == 1);
+    let spare = those(&engine, is_vmm);
+    assert_eq!(spare.len(), 1);
+    fs::remove_file(&go).unwrap();
+    fs::remove_file(&asked).unwrap();
+    let run = ["run", "--rm", "--timeline", "--storage-opt", "size=3G", "busybox:latest", "echo", "works"];
+    let mut run = engine.hyper(&run).spawn();
+    wait_until("the layer is being made", || asked.exists());
+    // Lost before it is the pod's VM it is replaced as well; after a second it nearly always is.
+    std::thread::sleep(Duration::from_secs(1));
+    spare.iter().for_each(|&pid| kill(pid, Signal::KILL));
+    fs::write(&go, "").unwrap();
+    let output = run.wait_within(Duration::from_secs(60)).ok().prints("works\n");
+    assert!(output.err().contains("start shim"), "another VM was started: {output}");
+    works(&engine);
+    stop(engine);
+}
+
+fn a_daemon_that_ends_waits_for_no_spare() {
+    let engine = engine("2");
+    make(&engine);
+    engine.hyper(&["run", "-d", "--name", "stays", "busybox:latest", "sleep", "1000"]).run().ok();
+    let stays = those(&engine, |_| true);
+    let mut making = Vec::new();
+    wait_until("a spare is being made", || {
+        making = those(&engine, |process| is_vmm(process) && !stays.contains(&process.pid));
+        !making.is_empty()
+    });
+    // It will never be ready.
+    making.iter().for_each(|&pid| kill(pid, Signal::STOP));
+    let daemon = engine.daemon_pid().unwrap();
+    let began = Instant::now();
+    kill(daemon, Signal::TERM);
+    wait_until("the daemon is gone", || !Path::new(&format!("/proc/{daemon}")).exists());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    wait_until("nothing of the spare is left", || those(&engine, |_| true).len() == stays.len());
+    engine.hyper(&["exec", "stays", "echo", "alive"]).run().ok().prints("alive\n");
+    engine.hyper(&["rm", "-f", "stays"]).run().ok();
+    stop(engine);
+}
 
 fn steps_of_the_hosts_clock_disturb_no_start() {
     const DAY: i64 = 86_400;

@@ -219,7 +219,7 @@ fn a_hundred_clones_are_machines_of_their_own() {
     assert_eq!(engine.finish(), Vec::<String>::new());
 }
 
-fn ready(engine: &Instance) -> usize {
+pub fn ready(engine: &Instance) -> usize {
     let info = engine.hyper(&["info"]).run().ok().out();
     let ready = info.lines().find_map(|line| line.trim().strip_prefix("Ready: ")).map(str::to_owned);
     ready.unwrap_or_else(|| panic!("{info}")).parse().unwrap()

@@ -62,6 +62,7 @@ impl Default for Places {
 pub struct Agent {
     places: Places,
     disks: Box<dyn Disks>,
+    usual_devices: devicefilter::Usual,
     reaper: Reaper,
     containers: RefCell<BTreeMap<Id, Rc<Container>>>,
     /// Names whose containers are being made or deleted.
@@ -103,6 +104,7 @@ impl Agent {
         Ok(Rc::new(Agent {
             places,
             disks,
+            usual_devices: devicefilter::Usual::load(),
             reaper: Reaper::start(orphans)?,
             containers: RefCell::default(),
             changing: RefCell::default(),
@@ -280,7 +282,12 @@ impl Agent {
         let start = steps::now();
         container.cgroup.apply(&spec.linux.resources)?;
         let start = steps::since("apply limits", start);
-        let devices = devicefilter::attach(container.cgroup.path(), &spec.linux.resources.devices, None)?;
+        let devices = devicefilter::attach(
+            container.cgroup.path(),
+            &spec.linux.resources.devices,
+            &self.usual_devices,
+            None,
+        )?;
         container.devices.replace(Some(devices));
         let start = steps::since("filter devices", start);
         let files = write_files(&container.directory, files)?;
@@ -376,6 +383,7 @@ impl Agent {
             let devices = devicefilter::attach(
                 container.cgroup.path(),
                 &resources.devices,
+                &self.usual_devices,
                 container.devices.borrow().as_ref(),
             )?;
             container.devices.replace(Some(devices));

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use hyper_sys::bpf::{attach_device_program, load_device_program};
 use rustix::fs::{Mode, OFlags, open};
@@ -11,7 +12,29 @@ use crate::spec::DeviceRule;
 
 /// A program in force; the cgroup holds it as well.
 #[derive(Debug)]
-pub(crate) struct Attached(OwnedFd);
+pub(crate) struct Attached(Rc<OwnedFd>);
+
+/// The program that nearly every container wants, "nothing but the usual devices", loaded before there is one: the
+/// kernel's verifier takes its time where it runs for the first time, and a template has it behind it.
+#[derive(Debug)]
+pub(crate) struct Usual {
+    program: Vec<u64>,
+    loaded: Option<Rc<OwnedFd>>,
+}
+
+impl Usual {
+    /// Loads it; where that fails, each container loads its own and says what is wrong.
+    pub(crate) fn load() -> Self {
+        let nothing = Rule { allow: false, kind: None, major: None, minor: None, access: ALL };
+        let program = compile(&with_always(vec![nothing]));
+        let loaded = load_device_program(&program).ok().map(Rc::new);
+        Self { program, loaded }
+    }
+
+    fn of(&self, program: &[u64]) -> Option<Rc<OwnedFd>> {
+        self.loaded.clone().filter(|_| program == self.program)
+    }
+}
 
 /// `BPF_DEVCG_ACC_*` of `linux/bpf.h`.
 const MKNOD: u32 = 1;
@@ -65,16 +88,20 @@ fn rules(specified: &[DeviceRule]) -> Result<Vec<Rule>, Failed> {
     if specified.len() > MAX_RULES {
         return Err(Failed::invalid(format!("{} device rules, at most {MAX_RULES}", specified.len())));
     }
-    let mut rules = specified.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
-    rules.extend(ALWAYS.iter().map(|&(major, minor, access)| Rule {
-        allow: true,
-        kind: Some(CHARACTER),
-        major,
-        minor,
-        access,
-    }));
-    rules.push(Rule { allow: true, kind: Some(BLOCK), major: None, minor: None, access: MKNOD });
-    Ok(rules)
+    specified.iter().map(rule).collect::<Result<Vec<_>, _>>().map(with_always)
+}
+
+/// The rules with those of every container after them. Engines specify most of these as well; nothing ever reaches the
+/// first of two that are alike, so it is left out.
+fn with_always(mut rules: Vec<Rule>) -> Vec<Rule> {
+    let mut always: Vec<Rule> = ALWAYS
+        .iter()
+        .map(|&(major, minor, access)| Rule { allow: true, kind: Some(CHARACTER), major, minor, access })
+        .collect();
+    always.push(Rule { allow: true, kind: Some(BLOCK), major: None, minor: None, access: MKNOD });
+    rules.retain(|rule| !always.contains(rule));
+    rules.append(&mut always);
+    rules
 }
 
 fn rule(specified: &DeviceRule) -> Result<Rule, Failed> {
@@ -171,10 +198,19 @@ fn compile(rules: &[Rule]) -> Vec<u64> {
 pub(crate) fn attach(
     cgroup: &Path,
     specified: &[DeviceRule],
+    usual: &Usual,
     replaced: Option<&Attached>,
 ) -> Result<Attached, Failed> {
     let failed = || "restrict the container's devices".to_owned();
-    let program = load_device_program(&compile(&rules(specified)?)).attempt(failed)?;
+    let program = compile(&rules(specified)?);
+    let program = match usual.of(&program) {
+        // The kernel refuses to replace a program by itself.
+        Some(loaded) if replaced.is_some_and(|attached| Rc::ptr_eq(&attached.0, &loaded)) => {
+            return Ok(Attached(loaded));
+        }
+        Some(loaded) => loaded,
+        None => Rc::new(load_device_program(&program).attempt(failed)?),
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = open(cgroup, flags, Mode::empty()).attempt(failed)?;
     let old = replaced.map(|attached| attached.0.as_fd());
@@ -229,6 +265,32 @@ mod tests {
         assert!(!run(&program, BLOCK, READ, 8, 0), "reading a disk");
         assert!(run(&program, CHARACTER, READ, 10, 229));
         assert!(!run(&program, CHARACTER, READ | WRITE, 10, 229), "more than the rule allows");
+    }
+
+    #[test]
+    fn dockers_rules_are_the_usual_program() {
+        let mut specified = vec![serde_json::json!({"allow": false, "access": "rwm"})];
+        for (kind, major, minor, access) in [
+            ("c", None, None, "m"),
+            ("b", None, None, "m"),
+            ("c", Some(1), Some(3), "rwm"),
+            ("c", Some(5), Some(2), "rwm"),
+            ("c", Some(136), None, "rwm"),
+        ] {
+            let mut rule = serde_json::json!({"allow": true, "type": kind, "access": access});
+            for (name, number) in [("major", major), ("minor", minor)] {
+                if let Some(number) = number {
+                    rule[name] = number.into();
+                }
+            }
+            specified.push(rule);
+        }
+        assert_eq!(program(specified.into()), Usual::load().program);
+        let other = serde_json::json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"},
+        ]);
+        assert_ne!(program(other), Usual::load().program);
     }
 
     #[test]

@@ -63,18 +63,19 @@ impl Steps {
 
 impl Engine {
     /// Makes a container a member of its pod, whose VM is booted if there is none, and has `make` make it there:
-    /// while the VM boots, where it does.
+    /// while the VM boots, where it does. The second `make` is for the VM that replaces one kept ready which is lost
+    /// before anything is in it.
     pub(crate) async fn enter_pod(
         &self,
         pod: &Arc<Pod>,
         container: &str,
         steps: &Steps,
-        make: impl AsyncFnOnce(&Shim) -> Result<()>,
+        make: [impl AsyncFnOnce(&Shim) -> Result<()>; 2],
     ) -> Result<Arc<Shim>> {
         let mut vm = pod.vm.lock().await;
         if vm.members.is_empty()
             && let Some(shim) = vm.shim.clone()
-            && !self.vm_runs(&shim).await
+            && !vm_runs(&shim).await
         {
             self.shared.end_vm(pod, &mut vm).await;
         }
@@ -82,6 +83,7 @@ impl Engine {
             // A member before it is made: the VM must not end meanwhile.
             vm.members.insert(container.to_owned());
             drop(vm);
+            let [make, _] = make;
             return make(&shim).await.map(|()| shim);
         }
         let Booted { shim, made, config } = self.shared.boot_vm(pod, steps, make).await?;
@@ -111,7 +113,7 @@ impl Engine {
             return;
         }
         let gone = match &vm.shim {
-            Some(shim) => pod.lock().explicit && self.vm_runs(shim).await,
+            Some(shim) => pod.lock().explicit && vm_runs(shim).await,
             None => true,
         };
         if !gone {
@@ -140,11 +142,11 @@ impl Engine {
         drop(vm);
         self.leave_pod(pod, container).await;
     }
+}
 
-    /// Whether the VM behind a shim is still there: a pod that emptied may have been ended by its shim.
-    async fn vm_runs(&self, shim: &Shim) -> bool {
-        matches!(crate::podsock::inspect(shim.dir()).await, Ok(state) if state.vmm_pid.is_some())
-    }
+/// Whether the VM behind a shim is still there: a pod that emptied may have been ended by its shim.
+async fn vm_runs(shim: &Shim) -> bool {
+    matches!(crate::podsock::inspect(shim.dir()).await, Ok(state) if state.vmm_pid.is_some())
 }
 
 impl Shared {
@@ -153,7 +155,7 @@ impl Shared {
         &self,
         pod: &Arc<Pod>,
         steps: &Steps,
-        make: impl AsyncFnOnce(&Shim) -> Result<()>,
+        make: [impl AsyncFnOnce(&Shim) -> Result<()>; 2],
     ) -> Result<Booted> {
         let booted = self.try_boot(pod, steps, make).await;
         if booted.is_err() {
@@ -166,12 +168,27 @@ impl Shared {
         &self,
         pod: &Arc<Pod>,
         steps: &Steps,
-        make: impl AsyncFnOnce(&Shim) -> Result<()>,
+        make: [impl AsyncFnOnce(&Shim) -> Result<()>; 2],
     ) -> Result<Booted> {
-        if let Some((shim, config)) = self.wake(pod, steps).await {
+        let [make, again] = make;
+        let make = if let Some((shim, config)) = self.wake(pod, steps).await {
             let made = make(&shim).await;
-            return Ok(Booted { shim, made, config });
-        }
+            if made.is_ok() || vm_runs(&shim).await {
+                return Ok(Booted { shim, made, config });
+            }
+            // It was lost before there was anything in it: as good as never woken.
+            tracing::warn!(pod = pod.id, "a VM kept ready ended before its container was made");
+            drop(shim);
+            let endpoint = {
+                let mut record = pod.lock();
+                record.up = false;
+                record.endpoint.take()
+            };
+            self.clear_runtime(&pod.id, endpoint).await;
+            again
+        } else {
+            make
+        };
         let _room = self.admission.admit()?;
         let _turn = steps.time("wait for a turn", self.admission.turn()).await;
         let PodRecord { options, explicit, .. } = pod.record();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use hyper_image::LayerError;
 use hyper_network::Endpoint;
 use hyper_protocol::shim::{ContainerConfig, Identity, Origin, PodConfig};
+use tokio::sync::SetOnce;
 
 use crate::admission::kib_of;
 use crate::boot::{BOOT_TIMEOUT, Steps, interface, make_pod_dir};
@@ -58,6 +59,8 @@ pub(crate) struct Pool {
     spares: Mutex<Spares>,
     /// Held by the one who makes spares.
     refilling: Arc<tokio::sync::Mutex<()>>,
+    /// Set when the daemon ends: who makes a spare stops.
+    ending: SetOnce<()>,
     /// Held while a spare is ended whose pod may just be starting: that must not find half of it.
     expiry: tokio::sync::Mutex<()>,
 }
@@ -89,6 +92,7 @@ impl Pool {
             wanted,
             spares: Mutex::default(),
             refilling: Arc::default(),
+            ending: SetOnce::new(),
             expiry: tokio::sync::Mutex::default(),
         }
     }
@@ -246,6 +250,7 @@ impl Shared {
         let spares = {
             let mut spares = self.pool.spares();
             spares.closed = true;
+            let _ = self.pool.ending.set(());
             let reserved = std::mem::take(&mut spares.reserved);
             spares.ready.drain(..).chain(reserved.into_values()).collect::<Vec<_>>()
         };
@@ -276,7 +281,12 @@ impl Shared {
                 return Err(error);
             }
         };
-        match self.bring_up_spare(&id, options, endpoint.clone()).await {
+        let brought_up = tokio::select! {
+            biased;
+            _ = self.pool.ending.wait() => Ok(None),
+            brought_up = self.bring_up_spare(&id, options, endpoint.clone()) => brought_up,
+        };
+        match brought_up {
             Ok(Some((shim, config))) => {
                 self.keep(Spare { id, shim, endpoint, config }).await;
                 Ok(true)
@@ -372,7 +382,7 @@ impl Shared {
         let layer = self.layers.create(&writable, self.config.storage_size, Journal::Kept);
         let (disk, created) = tokio::join!(self.rehearsal_disk(), layer);
         created?;
-        let layers = [Layer::read_only(disk?), Layer::Writable(writable)];
+        let layers = [Layer::read_only(disk?), Layer::Writable { image: writable, cached: true }];
         let mut options = ContainerOptions {
             cmd: Some(vec![PROGRAM.to_owned()]),
             network: NetworkMode::Bridge,

@@ -20,7 +20,8 @@ use containerd_shim_protos::shim_async::{Client, TaskClient};
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::context::Context;
 use hyper_protocol::shim::{
-    CONTAINER_CONFIG_URL, ContainerConfig, EXEC_CONFIG_URL, ExecConfig, POD_CONFIG_URL, PodConfig, files,
+    CONTAINER_CONFIG_URL, ContainerConfig, DIRECT, EXEC_CONFIG_URL, ExecConfig, POD_CONFIG_URL, PodConfig,
+    files,
 };
 use serde::Serialize;
 use tokio::process::Command;
@@ -84,8 +85,9 @@ pub(crate) enum TaskState {
 pub(crate) enum Layer {
     /// An EROFS image, and the files that follow it on its disk.
     ReadOnly { image: PathBuf, devices: Vec<PathBuf> },
-    /// An ext4 image.
-    Writable(PathBuf),
+    /// An ext4 image, and whether the host is to cache what is in it: the guest does so already, but what goes with its
+    /// container may never have to be written to the host's disk.
+    Writable { image: PathBuf, cached: bool },
 }
 
 impl Layer {
@@ -101,7 +103,8 @@ impl Layer {
                 let devices = devices.iter().map(|device| format!("device={}", device.display()));
                 ("erofs", image, std::iter::once("ro".to_owned()).chain(devices).collect())
             }
-            Self::Writable(image) => ("ext4", image, Vec::new()),
+            Self::Writable { image, cached: true } => ("ext4", image, Vec::new()),
+            Self::Writable { image, cached: false } => ("ext4", image, vec![DIRECT.to_owned()]),
         };
         let source = source.to_string_lossy().into_owned();
         Mount { type_: kind.to_owned(), source, options, ..Mount::default() }

@@ -1,12 +1,12 @@
 //! Starting a container.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_image::{Image, RootAttributes, Store};
 use hyper_protocol::agent::RootDirectory;
 use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step, Session};
-use tokio::sync::oneshot;
+use tokio::sync::SetOnce;
 
 use crate::boot::Steps;
 use crate::clock::Timestamp;
@@ -88,16 +88,27 @@ impl Engine {
                 )));
             }
         }
-        let (ready, prepared) = oneshot::channel();
+        let (prepared, failure) = (SetOnce::new(), Mutex::new(None));
         let prepare = async {
-            // Whoever waits for it may have failed.
-            let _ = ready.send(self.prepare(container, &record, &steps).await);
+            let ready = self.prepare(container, &record, &steps).await;
+            let ready =
+                ready.map_err(|error| *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error));
+            let _ = prepared.set(ready.ok());
         };
-        let make = async |shim: &Shim| {
-            let (image, disks) = prepared.await.expect("it is sent in any case")?;
-            self.make_in(&record, &pod, shim, (&image, disks), &steps).await
+        // The second is for when the first VM is lost before the container is made.
+        let make = || {
+            async |shim: &Shim| match prepared.wait().await {
+                Some((image, disks)) => {
+                    self.make_in(&record, &pod, shim, (image, disks.clone()), &steps).await
+                }
+                None => {
+                    Err(failure.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| {
+                        EngineError::new(Kind::System, "what the container needs could not be prepared")
+                    }))
+                }
+            }
         };
-        let (entered, ()) = tokio::join!(self.enter_pod(&pod, &record.id, &steps, make), prepare);
+        let (entered, ()) = tokio::join!(self.enter_pod(&pod, &record.id, &steps, [make(), make()]), prepare);
         // From here on the container may be a member of its pod.
         let run = match entered {
             Ok(shim) => self.run_in(container, &record, &shim, &steps).await.map(|()| shim),
@@ -174,7 +185,8 @@ impl Engine {
         tokio::fs::write(&path, text)
             .await
             .map_err(|error| EngineError::system(format!("cannot write {}", path.display()), error))?;
-        layers.push(Layer::Writable(self.writable_layer(record)));
+        layers
+            .push(Layer::Writable { image: self.writable_layer(record), cached: record.options.auto_remove });
         let config = self.container_config(record, &pod_record, &image.root).await?;
         let created = shim.create(&record.id, &bundle, &layers, record.options.tty, &config);
         steps.time("create container", created).await

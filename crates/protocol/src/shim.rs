@@ -21,6 +21,10 @@ pub const CONTAINER_CONFIG_URL: &str = "io.hyper.v1.ContainerConfig";
 /// Type URL of [`ExecConfig`], as the `spec` of `Exec`.
 pub const EXEC_CONFIG_URL: &str = "io.hyper.v1.ExecConfig";
 
+/// Option of a mount of the writable layer: keep its image out of the host's page cache, where its filesystem is able. A
+/// name of our own, in the form that `mount(8)` leaves to programs.
+pub const DIRECT: &str = "x-hyper.direct";
+
 /// Names in a pod's directory ([`PodConfig::dir`]).
 pub mod files {
     /// Process number of the shim.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper_protocol::agent::{self, SystemCallFilter, Writable};
-use hyper_protocol::shim::ContainerConfig;
+use hyper_protocol::shim::{ContainerConfig, DIRECT};
 use serde_json::Value;
 
 use crate::args::is_id;
@@ -95,7 +95,8 @@ pub struct Mount {
     /// The image.
     pub source: String,
     /// For `tmpfs`: `size=BYTES`. For `erofs`: `device=PATH` for each file that follows the image on its disk, as in a
-    /// mount of EROFS from several devices; `ro`, and `loop`, which is how the others mount an image.
+    /// mount of EROFS from several devices. For `ext4`: [`DIRECT`]. For both what says how others mount an image: `ro`,
+    /// `rw` and `loop`.
     pub options: Vec<String>,
 }
 
@@ -145,7 +146,10 @@ impl Rootfs {
         let images = layers.iter().map(open).collect::<Result<_, _>>()?;
         match writable.kind.as_str() {
             "ext4" => {
-                let image = disks::open(&writable.source, true)?;
+                let image = match is_direct(&writable.options)? {
+                    true => disks::open_direct(&writable.source)?,
+                    false => disks::open(&writable.source, true)?,
+                };
                 Ok(Self { images: Images { layers: images, writable: Some(image) }, tmpfs: None })
             }
             "tmpfs" => {
@@ -178,6 +182,17 @@ fn devices(options: &[String]) -> Result<Vec<&str>, ShimError> {
     match devices.len() < FILES_MAX {
         true => Ok(devices),
         false => Err(ShimError::Invalid(format!("a layer has at most {FILES_MAX} files"))),
+    }
+}
+
+/// Whether the writable layer's image is to stay out of the host's page cache.
+fn is_direct(options: &[String]) -> Result<bool, ShimError> {
+    let unknown = options.iter().find(|option| ![DIRECT, "rw", "loop"].contains(&option.as_str()));
+    match unknown {
+        None => Ok(options.iter().any(|option| option == DIRECT)),
+        Some(option) => {
+            Err(ShimError::Invalid(format!("the writable layer does not know option {option:?}")))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use hyper_protocol::agent;
 use hyper_vm::{DiskAddress, DiskConfig, Vm, VmError};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use tokio::sync::Mutex;
 
 use crate::error::ShimError;
@@ -128,6 +129,22 @@ pub fn open(path: &str, writable: bool) -> Result<OwnedFd, ShimError> {
     let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
     rustix::fs::open(path, access | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
         .map_err(|error| ShimError::failed(&format!("cannot open disk image {path}"), &error))
+}
+
+/// Opens an image to be written past the host's page cache, where its filesystem is able: the guest has what it uses
+/// of it in memory already.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_direct(path: &str) -> Result<OwnedFd, ShimError> {
+    let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    // What a filesystem that is not able says (open(2)).
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::INVAL) => open(path, true),
+        opened => {
+            opened.map_err(|error| ShimError::failed(&format!("cannot open disk image {path}"), &error))
+        }
+    }
 }
 
 /// Opens a layer: its image, and the files that follow it.

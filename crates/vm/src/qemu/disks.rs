@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, OFlags};
 use serde_json::{Value, json};
 
 use super::argv::{FIRST_DISK_SET, SCSI};
@@ -103,6 +103,8 @@ fn add_fd(set: u64, descriptor: OwnedFd) -> Command {
 #[derive(Debug)]
 pub struct Prepared {
     disk: DiskConfig,
+    /// Whether its image is read and written past the host's page cache.
+    direct: bool,
     /// For a disk of several files: what says that they are one.
     descriptor: Option<OwnedFd>,
 }
@@ -114,7 +116,8 @@ impl Prepared {
             true => None,
             false => Some(in_memory(descriptor(unit, sectors).as_bytes())?),
         };
-        Ok(Self { disk, descriptor })
+        let direct = rustix::fs::fcntl_getfl(&disk.image)?.contains(OFlags::DIRECT);
+        Ok(Self { disk, direct, descriptor })
     }
 }
 
@@ -141,7 +144,7 @@ fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
 /// The commands that plug a disk. They are as short as can be: QEMU reads its control socket byte by byte, each a turn
 /// of its main loop (measured: 7 µs, and several times that while the guest boots).
 pub fn plug(unit: u16, prepared: Prepared) -> Vec<Command> {
-    let Prepared { disk, descriptor } = prepared;
+    let Prepared { disk, direct, descriptor } = prepared;
     let set = descriptor_set(unit);
     let driver = if descriptor.is_some() { "vmdk" } else { "raw" };
     let mut commands = Vec::with_capacity(disk.more.len() + 4);
@@ -170,6 +173,11 @@ pub fn plug(unit: u16, prepared: Prepared) -> Vec<Command> {
         // Blocks that the guest's filesystem frees become holes.
         file["discard"] = "unmap".into();
         image["discard"] = "unmap".into();
+        if direct {
+            // Else QEMU would take the flag off the descriptor.
+            file["cache"] = json!({ "direct": true });
+            image["cache"] = json!({ "direct": true });
+        }
         // QEMU would stop the VM when the host's disk is full; the guest's filesystem knows better what to do.
         device["werror"] = "report".into();
     }
@@ -223,6 +231,21 @@ mod tests {
         assert!(units.take(&[0]).is_err());
         units.give(17);
         assert_eq!(units.take(&[0]).unwrap(), [17]);
+    }
+
+    #[test]
+    fn image_opened_past_the_page_cache_stays_so() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, [0; 4096]).unwrap();
+        for direct in [false, true] {
+            let more = if direct { OFlags::DIRECT } else { OFlags::empty() };
+            let image = rustix::fs::open(&path, OFlags::RDWR | more, rustix::fs::Mode::empty()).unwrap();
+            let commands = plug(1, Prepared::new(1, DiskConfig::new(image, false), &[8]).unwrap());
+            let image = &commands[1].arguments;
+            let expected = if direct { json!({"direct": true}) } else { Value::Null };
+            assert_eq!((&image["cache"], &image["file"]["cache"]), (&expected, &expected));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod harness;
 mod health;
 mod images;
 mod lifecycle;
+mod limits;
 mod machine;
 mod network;
 mod pods;
@@ -27,6 +28,7 @@ mod template_faults;
 mod templates;
 mod terminal;
 mod trees;
+mod upkeep;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -53,6 +55,8 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("survival", survival::cases()),
         ("restart", restart::cases()),
         ("health", health::cases()),
+        ("limits", limits::cases()),
+        ("upkeep", upkeep::cases()),
         ("templates", templates::cases()),
         ("template_faults", template_faults::cases()),
         ("harness", harness::cases()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use hyper_protocol::agent::{
-    Container as Wanted, Exec, FailureKind, Id, Known, Output, Reply, Request, Target,
+    Container as Wanted, Exec, FailureKind, INIT_ANNOTATION, Id, Known, Output, Reply, Request, Target,
 };
 use hyper_sys::child::{PidNamespace, SIGNAL_MAX};
 use tokio::sync::Notify;
@@ -222,7 +222,8 @@ impl Agent {
             spec.process.clone().ok_or_else(|| Failed::invalid("the specification has no process"))?;
         steps::since("read specification", start);
         let filter = wanted.filter.as_ref().map(Filter::decode).transpose()?.map(Rc::new);
-        let launch = Launch::new(process, wanted.user, wanted.groups, filter.clone())?;
+        let init = spec.annotations.get(INIT_ANNOTATION).is_some_and(|value| value == "true");
+        let launch = Launch::new(process, wanted.user, wanted.groups, filter.clone())?.with_init(init);
         cgroup::check(&spec.linux.resources)?;
         let pid_of = match &wanted.pid_of {
             Some(other) => Some(self.container(other)?.init.pidfd()?),

@@ -21,6 +21,7 @@ pub(crate) struct Spec {
     pub(crate) domainname: String,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hooks: BTreeMap<String, Vec<Value>>,
+    pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) linux: Linux,
 }
 

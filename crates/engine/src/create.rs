@@ -61,6 +61,7 @@ impl Engine {
     /// Unknown image, taken name, options that make no sense together or cannot be honoured.
     pub async fn create(&self, request: CreateRequest) -> Result<Created> {
         let CreateRequest { name, mut options } = request;
+        let _image_use = self.shared.image_use.read().await;
         let images = self.shared.images.clone();
         let reference = options.image.clone();
         if reference.is_empty() {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
 use crate::health::Health;
-use crate::options::{ContainerRecord, PodRecord, State};
+use crate::options::{ContainerOptions, ContainerRecord, PodRecord, State};
 
 /// How long a statement waits while the image store writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -253,6 +253,26 @@ impl Db {
                 })
                 .map(drop)
                 .map_err(failed("write a container's state"))
+        })
+        .await
+    }
+
+    /// Changes what a container is asked to be.
+    pub(crate) async fn set_options(
+        &self,
+        id: &str,
+        options: &ContainerOptions,
+        durability: Durability,
+    ) -> Result<()> {
+        let (id, options) = (id.to_owned(), options.clone());
+        self.run(durability, move |connection| {
+            to_json(&options)
+                .and_then(|options| {
+                    connection
+                        .execute("UPDATE containers SET options = ?2 WHERE id = ?1", params![id, options])
+                })
+                .map(drop)
+                .map_err(failed("write a container's options"))
         })
         .await
     }

@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     /// Held for reading while the VM of a container ends that nobody knows any more, or a template is made.
     pub(crate) endings: tokio::sync::RwLock<()>,
+    /// Held for reading while a container is made of an image, for writing while images are removed.
+    pub(crate) image_use: Arc<tokio::sync::RwLock<()>>,
     accelerated: AtomicBool,
     network: OnceCell<Network>,
     _lock: RootLock,
@@ -101,6 +103,11 @@ impl Engine {
     /// The image store.
     pub fn images(&self) -> &Store {
         &self.shared.images
+    }
+
+    /// Waits until no container is being made, and keeps it so while the result lives: who uses which image is certain.
+    pub async fn keep_image_uses(&self) -> impl Send + use<> {
+        self.shared.image_use.clone().write_owned().await
     }
 
     /// Directories and programs of this instance.
@@ -185,6 +192,7 @@ impl Shared {
             pool: Pool::new(if config.templates.is_some() { config.pool } else { Some(0) }),
             admission: Admission::new(config.memory_reserve),
             endings: tokio::sync::RwLock::default(),
+            image_use: Arc::default(),
             membership: tokio::sync::Mutex::default(),
             config,
             db,

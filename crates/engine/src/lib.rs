@@ -43,6 +43,7 @@ mod spec;
 mod start;
 mod stats;
 mod templates;
+mod update;
 mod validate;
 
 pub use attach::{Attachment, ProcessStream};
@@ -80,3 +81,4 @@ pub use size::{DEFAULT_MEMORY_MIB, OVERHEAD_MIB, host_cpus};
 pub use spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, ExecOptions};
 pub use stats::HostMemory;
 pub use templates::{Template, TemplateRequest};
+pub use update::ContainerUpdate;

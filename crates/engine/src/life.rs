@@ -216,7 +216,9 @@ impl Engine {
         if oom {
             self.shared.container_event(&record, "oom", &[]);
         }
-        self.shared.container_event(&record, "die", &[("exitCode", code.to_string())]);
+        let ran = at.0.saturating_sub(record.state.started_at.unwrap_or(at).0).max(0) / 1_000_000_000;
+        let details = [("exitCode", code.to_string()), ("execDuration", ran.to_string())];
+        self.shared.container_event(&record, "die", &details);
         planned
     }
 

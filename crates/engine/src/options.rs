@@ -66,6 +66,8 @@ pub struct ContainerOptions {
     pub stop_timeout: Option<i64>,
     /// Remove it when it has ended.
     pub auto_remove: bool,
+    /// Its program is the child of an init; `None` when nothing was said.
+    pub init: Option<bool>,
     /// Whether it starts again when it has ended.
     pub restart: RestartPolicy,
     /// Where output goes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use containerd_shim_protos::api::{
     CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, Mount, PauseRequest, ResizePtyRequest,
-    ResumeRequest, StartRequest, StateRequest, Status, WaitRequest,
+    ResumeRequest, StartRequest, StateRequest, Status, UpdateTaskRequest, WaitRequest,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp as ProtoTimestamp;
@@ -28,6 +28,9 @@ use tokio::process::Command;
 
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Kind, Result};
+
+/// Type URL of resources, as containerd's clients send them.
+const RESOURCES_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
 /// Namespace that hyperd's shims are in, beside containerd's own (`k8s.io`, `moby`, …).
 const NAMESPACE: &str = "hyper";
@@ -293,6 +296,16 @@ impl Shim {
             ..ResizePtyRequest::default()
         };
         self.task.resize_pty(within(CALL_TIMEOUT), &request).await.map(drop).map_err(failure)
+    }
+
+    /// Changes a container's limits: the `linux.resources` object of the runtime specification.
+    pub(crate) async fn update(&self, id: &str, resources: &serde_json::Value) -> Result<()> {
+        let request = UpdateTaskRequest {
+            id: id.to_owned(),
+            resources: any(RESOURCES_URL, resources)?,
+            ..UpdateTaskRequest::default()
+        };
+        self.task.update(within(CALL_TIMEOUT), &request).await.map(drop).map_err(failure)
     }
 
     /// Freezes a container.

@@ -196,7 +196,7 @@ fn check_network(options: &ContainerOptions) -> Result<()> {
     Ok(())
 }
 
-fn check_resources(limits: &Resources) -> Result<()> {
+pub(crate) fn check_resources(limits: &Resources) -> Result<()> {
     crate::size::vcpus(limits.nano_cpus, false)?;
     crate::size::memory_mib(limits.memory)?;
     let refuse = |text: &str| Err(EngineError::invalid(text));

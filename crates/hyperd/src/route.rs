@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 
 use crate::api::{
     attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats, system,
-    template,
+    template, update,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -86,7 +86,7 @@ fn takes_body(path: &[&str]) -> bool {
     matches!(
         path,
         ["containers", "create"]
-            | ["containers", _, "start" | "exec"]
+            | ["containers", _, "start" | "exec" | "update"]
             | ["exec", _, "start"]
             | ["images", "create" | "load"]
             | ["hyper", "pods" | "templates"]
@@ -155,7 +155,7 @@ async fn containers(call: Call, method: &Method, path: &[&str]) -> Result {
         ("GET" | "HEAD" | "PUT", [_, "archive"]) => later("copying files (docker cp)"),
         ("GET", [_, "export"]) => later("exporting a container"),
         ("GET", [_, "changes"]) => later("showing changes (docker diff)"),
-        ("POST", [_, "update"]) => later("updating a container"),
+        ("POST", [id, "update"]) => update::update(call, id).await,
         ("GET" | "POST", [_, "checkpoints", ..]) => later("checkpoints"),
         _ => missing(method, path),
     }

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// Name of a container or of an exec in it: at most 128 bytes of `[a-zA-Z0-9_.-]`, as containerd has it.
 pub type Id = String;
 
+/// Annotation of a specification: `true` makes the agent's own init the container's first process, and the program its
+/// child.
+pub const INIT_ANNOTATION: &str = "io.hyper.init";
+
 /// One call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

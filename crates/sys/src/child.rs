@@ -95,13 +95,23 @@ fn close_all_but(kept: &[RawFd]) {
 
 /// Replaces the program of this process. Returns only when that fails, with the reason.
 pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
-    fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-        strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
-    }
     let (argv, envp) = (pointers(arguments), pointers(environment));
     // SAFETY: both arrays end with a null pointer and their strings outlive the call.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// As [`exec`], of the program behind a descriptor.
+pub fn exec_descriptor(program: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let (argv, envp) = (pointers(arguments), pointers(environment));
+    // SAFETY: both arrays end with a null pointer and their strings outlive the call.
+    unsafe { libc::fexecve(program.as_raw_fd(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// The strings' addresses and a null pointer.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
 }
 
 /// Gives every signal its default action and unblocks all, as a new program expects to find them.
@@ -116,6 +126,28 @@ pub fn reset_signals() {
         libc::sigemptyset(&mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
     }
+}
+
+/// Blocks every signal, so that [`next_signal`] can take them one by one.
+pub fn block_signals() {
+    // SAFETY: `set` is a plain bit set, initialised by sigfillset before use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Waits for a signal, after [`block_signals`], and takes it.
+pub fn next_signal() -> i32 {
+    let mut signal = 0;
+    // SAFETY: `set` is a plain bit set, initialised by sigfillset before use; `signal` is one int that is filled.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        libc::sigwait(&set, &mut signal);
+    }
+    signal
 }
 
 /// Sends a signal by its number to a process.

@@ -41,6 +41,7 @@ pub(crate) struct Launch {
     capabilities: capability::Sets,
     filter: Option<Rc<Filter>>,
     arguments: Vec<CString>,
+    init: bool,
 }
 
 /// Steps of the child's way, each from the mark before it.
@@ -111,7 +112,14 @@ impl Launch {
             user,
             groups,
             filter,
+            init: false,
         })
+    }
+
+    /// The program is to be the child of an init.
+    pub(crate) fn with_init(mut self, init: bool) -> Launch {
+        self.init = init;
+        self
     }
 
     /// The process gets a terminal.
@@ -127,10 +135,28 @@ impl Launch {
         cgroup: BorrowedFd<'_>,
         parent: &OwnedFd,
     ) -> u8 {
-        let Err(failed) =
-            self.prepare(place, streams, cgroup, parent).and_then(|ready| self.finish(ready, parent));
+        let Err(failed) = self.go(place, streams, cgroup, parent);
         report(parent, &failed.to_failure());
         1
+    }
+
+    fn go(
+        &self,
+        place: &Place<'_>,
+        streams: &Streams<'_>,
+        cgroup: BorrowedFd<'_>,
+        parent: &OwnedFd,
+    ) -> Result<std::convert::Infallible, Failed> {
+        let init = match self.init {
+            // While the agent's own file tree is still here.
+            true => Some(
+                open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .attempt(|| "open the init".to_owned())?,
+            ),
+            false => None,
+        };
+        let identity = self.prepare(place, streams, cgroup, parent)?;
+        self.finish(identity, init.as_ref(), parent)
     }
 
     fn prepare(
@@ -251,7 +277,12 @@ impl Launch {
     }
 
     /// Waits for the word, then drops what the process shall not have and executes.
-    fn finish(&self, identity: Identity, parent: &OwnedFd) -> Result<std::convert::Infallible, Failed> {
+    fn finish(
+        &self,
+        identity: Identity,
+        init: Option<&OwnedFd>,
+        parent: &OwnedFd,
+    ) -> Result<std::convert::Infallible, Failed> {
         let mut word = [0];
         match rustix::io::retry_on_intr(|| rustix::io::read(parent, &mut word)) {
             Ok(1) => {}
@@ -283,7 +314,12 @@ impl Launch {
         }
         let name = self.process.args.first().map_or("", String::as_str);
         let path = program::find(name, &environment)?;
-        Err(program::execute(&path, &self.arguments, &c_environment))
+        match init {
+            None => Err(program::execute(&path, &self.arguments, &c_environment)),
+            Some(init) => {
+                Err(program::execute_init(init, &crate::init::arguments(&self.arguments), &c_environment))
+            }
+        }
     }
 
     fn install_filter(&self) -> Result<(), Failed> {

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 use hyper_protocol::agent::FailureKind;
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, open, stat};
@@ -75,6 +76,17 @@ pub(crate) fn execute(path: &str, arguments: &[CString], environment: &[CString]
     let error = hyper_sys::child::exec(&program, arguments, environment);
     let errno = error.raw_os_error().unwrap_or_default();
     Failed::new(kind(errno), format!("exec {path}: {}", words(errno)))
+}
+
+/// Executes the agent's own program as a container's init; returns only the failure.
+pub(crate) fn execute_init(init: &OwnedFd, arguments: &[CString], environment: &[CString]) -> Failed {
+    // What comes before the init is ready waits for it, instead of being lost on a process 1 without handlers.
+    hyper_sys::child::block_signals();
+    let error = hyper_sys::child::exec_descriptor(init.as_fd(), arguments, environment);
+    Failed::new(
+        FailureKind::System,
+        format!("exec of the init: {}", words(error.raw_os_error().unwrap_or(0))),
+    )
 }
 
 /// Moves into the working directory; `Err` holds the failure in runc's words.

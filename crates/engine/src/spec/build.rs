@@ -1,5 +1,6 @@
 //! The whole specification.
 
+use hyper_protocol::agent::INIT_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -62,12 +63,16 @@ pub(crate) fn build(record: &ContainerRecord, pod: &PodOptions) -> Result<Value>
     if let Some(filter) = filter {
         linux["seccomp"] = filter;
     }
+    let mut annotations = options.annotations.clone();
+    if options.init == Some(true) {
+        annotations.insert(INIT_ANNOTATION.to_owned(), "true".to_owned());
+    }
     Ok(json!({
         "ociVersion": OCI_VERSION,
         "process": process::process(record, pod)?,
         "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
         "mounts": mounts(record)?,
-        "annotations": options.annotations,
+        "annotations": annotations,
         "linux": linux,
     }))
 }

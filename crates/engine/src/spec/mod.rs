@@ -11,5 +11,5 @@ pub(crate) use build::build;
 pub use build::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 pub use process::ExecOptions;
 pub(crate) use process::exec_process;
-pub(crate) use resources::ulimit_is_known;
+pub(crate) use resources::{limits, ulimit_is_known};
 pub(crate) use tmpfs::check as check_tmpfs;

@@ -58,6 +58,13 @@ pub(super) fn rlimits(ulimits: &[Ulimit]) -> Value {
 
 /// The `linux.resources` object.
 pub(super) fn resources(limits: &Resources, privileged: bool) -> Value {
+    let mut resources = self::limits(limits);
+    resources["devices"] = devices(privileged);
+    resources
+}
+
+/// The limits of the `linux.resources` object.
+pub(crate) fn limits(limits: &Resources) -> Value {
     let mut cpu = Map::new();
     if limits.nano_cpus > 0 {
         cpu.insert("period".into(), PERIOD_US.into());
@@ -79,13 +86,12 @@ pub(super) fn resources(limits: &Resources, privileged: bool) -> Value {
         memory.insert("reservation".into(), limits.memory_reservation.into());
     }
     let mut resources = Map::new();
-    resources.insert("devices".into(), devices(privileged));
     for (name, part) in [("cpu", cpu), ("memory", memory)] {
         if !part.is_empty() {
             resources.insert(name.into(), part.into());
         }
     }
-    if let Some(limit) = limits.pids_limit.filter(|limit| *limit > 0) {
+    if let Some(limit) = limits.pids_limit.filter(|limit| *limit >= 0) {
         resources.insert("pids".into(), json!({"limit": limit}));
     }
     Value::Object(resources)

@@ -49,6 +49,8 @@ pub enum ContainerCommand {
     Top(TopArgs),
     /// Unpause all processes within one or more containers
     Unpause(NamesArgs),
+    /// Update configuration of one or more containers
+    Update(UpdateArgs),
     /// Block until one or more containers stop, then print their exit codes
     Wait(NamesArgs),
     /// A command that we do not have.
@@ -127,6 +129,10 @@ pub enum TemplateCommand {
 /// `hyper system …`
 #[derive(Debug, Subcommand)]
 pub enum SystemCommand {
+    /// Show disk usage
+    Df(DfArgs),
+    /// Remove unused data
+    Prune(SystemPruneArgs),
     /// Get real time events from the server
     Events(EventsArgs),
     /// Display system-wide information

@@ -100,7 +100,6 @@ const COMMANDS: &[&str] = &[
     "stack",
     "swarm",
     "trust",
-    "update",
     "volume",
 ];
 
@@ -158,9 +157,9 @@ fn refuse(matches: &ArgMatches) -> Result<(), Failure> {
 pub fn refuse_command(group: &str, name: &str) -> Failure {
     let known = match group {
         "" => COMMANDS,
-        "container " => &["commit", "cp", "diff", "export", "update"],
+        "container " => &["commit", "cp", "diff", "export"],
         "image " => &["build", "push"],
-        "system " => &["df", "dial-stdio", "prune"],
+        "system " => &["dial-stdio"],
         _ => &[],
     };
     let help = format!("`hyper {group}--help` lists the commands");

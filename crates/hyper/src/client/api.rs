@@ -153,6 +153,13 @@ impl Client {
         whole(response).await
     }
 
+    /// The whole answer to a POST without a body as `T`.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ApiError> {
+        let response = self.send(Method::POST, path, query).await?;
+        serde_json::from_slice(&whole(response).await?)
+            .map_err(|source| ApiError::Answer { request: format!("POST {path}"), source })
+    }
+
     /// The whole answer to a GET as `T`.
     pub async fn json<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ApiError> {
         let bytes = self.bytes(path, query).await?;

@@ -26,7 +26,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Image(command) => image(app, command).await,
         Command::Pod(command) => pod(app, command).await,
         Command::Template(command) => template(app, command).await,
-        Command::System(command) => system(app, command).await,
+        Command::System(command) => of_system(app, command).await,
         Command::Attach(args) => attach::attach(app, args).await,
         Command::Completion(args) => completion::completion(&args),
         Command::Create(args) => create::create(app, args).await,
@@ -52,6 +52,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Tag(args) => tag::tag(app, args).await,
         Command::Top(args) => top::top(app, args).await,
         Command::Unpause(args) => lifecycle::unpause(app, args).await,
+        Command::Update(args) => update::update(app, args).await,
         Command::Wait(args) => lifecycle::wait(app, args).await,
         Command::Other(words) => unknown("", &words),
     }
@@ -78,6 +79,7 @@ async fn container(app: &App, command: ContainerCommand) -> Outcome {
         ContainerCommand::Stop(args) => lifecycle::stop(app, args).await,
         ContainerCommand::Top(args) => top::top(app, args).await,
         ContainerCommand::Unpause(args) => lifecycle::unpause(app, args).await,
+        ContainerCommand::Update(args) => update::update(app, args).await,
         ContainerCommand::Wait(args) => lifecycle::wait(app, args).await,
         ContainerCommand::Other(words) => unknown("container ", &words),
     }
@@ -120,8 +122,10 @@ async fn template(app: &App, command: TemplateCommand) -> Outcome {
     }
 }
 
-async fn system(app: &App, command: SystemCommand) -> Outcome {
+async fn of_system(app: &App, command: SystemCommand) -> Outcome {
     match command {
+        SystemCommand::Df(args) => system::df(app, args).await,
+        SystemCommand::Prune(args) => system::prune(app, args).await,
         SystemCommand::Events(args) => events::events(app, args).await,
         SystemCommand::Info(args) => info::info(app, args).await,
         SystemCommand::Other(words) => unknown("system ", &words),

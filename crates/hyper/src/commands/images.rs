@@ -40,7 +40,8 @@ pub struct ImagesArgs {
     name: Option<String>,
 }
 
-const HEADINGS: &[(&str, &str)] = &[
+/// Docker's columns of images.
+pub const HEADINGS: &[(&str, &str)] = &[
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
     ("Digest", "DIGEST"),
@@ -78,6 +79,20 @@ pub async fn images(app: &App, args: ImagesArgs) -> Outcome {
     };
     let list = List { headings: HEADINGS, table, rows };
     listing::print(list, args.format.as_deref(), args.quiet)
+}
+
+/// The rows of an image in the details of `system df`.
+pub fn image_rows(image: &ImageSummary, now: i64) -> Vec<Row> {
+    let args = ImagesArgs {
+        all: false,
+        digests: false,
+        filter: Vec::new(),
+        format: None,
+        no_trunc: false,
+        quiet: false,
+        name: None,
+    };
+    rows(image, &args, false, now)
 }
 
 /// A row for every tag and, when asked for, digest of the image.

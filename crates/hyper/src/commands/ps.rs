@@ -85,7 +85,8 @@ pub async fn ps(app: &App, args: PsArgs) -> Outcome {
     listing::print(list, args.format.as_deref(), args.quiet)
 }
 
-const HEADINGS: &[(&str, &str)] = &[
+/// Docker's columns of containers.
+pub const HEADINGS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -118,6 +119,13 @@ fn table(args: &PsArgs) -> &'static str {
 /// The first characters of an id, without its algorithm.
 pub fn short_id(id: &str) -> String {
     id.strip_prefix("sha256:").unwrap_or(id).chars().take(SHORT_ID).collect()
+}
+
+/// The row of a container in the details of `system df`.
+pub fn container_row(mut container: ContainerSummary, now: i64) -> Row {
+    // There it is the container's own size alone.
+    container.size_root_fs = None;
+    row(container, false, now)
 }
 
 fn row(container: ContainerSummary, no_trunc: bool, now: i64) -> Row {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::App;
 use super::each::each;
 use super::listing;
-use super::prune::{confirmed, report};
+use super::prune::{confirmed, report, titled};
 use crate::client::{ApiError, encode};
 use crate::container::{FlagError, kernel_path, parse_bytes, parse_cpus};
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
@@ -185,6 +185,6 @@ pub async fn prune(app: &App, args: TemplatePruneArgs) -> Outcome {
     let pruned: Pruned = serde_json::from_slice(&answer).map_err(|source| {
         Failure::from(ApiError::Answer { request: format!("POST {TEMPLATES}/prune"), source })
     })?;
-    let lines = pruned.templates_deleted.into_iter().map(|id| id + "\n").collect();
-    report("Deleted Templates:\n", lines, Some(pruned.space_reclaimed))
+    let lines: String = pruned.templates_deleted.into_iter().map(|id| id + "\n").collect();
+    report(&titled("Deleted Templates:\n", &lines), pruned.space_reclaimed)
 }

@@ -174,7 +174,7 @@ mod tests {
             (json!({"IpcMode": "host"}), "IpcMode"),
             (json!({"UTSMode": "host"}), "UTSMode"),
             (json!({"CgroupnsMode": "host"}), "CgroupnsMode"),
-            (json!({"Init": true}), "Init"),
+            (json!({"Init": 1}), "Init"),
             (json!({"CpusetCpus": "0"}), "CpusetCpus"),
             (json!({"BlkioWeight": 100}), "BlkioWeight"),
             (json!({"OomKillDisable": true}), "OomKillDisable"),

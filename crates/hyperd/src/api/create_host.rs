@@ -15,7 +15,7 @@ const RUNTIMES: [&str; 3] = ["", "hyper", "io.containerd.hyper.v2"];
 const LOG_FILES_MAX: u32 = 1000;
 
 /// Fields that are refused unless neutral, what else is neutral, and why.
-const REFUSED: [(&str, &str, &str); 35] = [
+const REFUSED: [(&str, &str, &str); 34] = [
     ("Binds", "", "volumes and bind mounts come later"),
     ("VolumesFrom", "", "volumes come later"),
     ("VolumeDriver", "", "volumes come later"),
@@ -28,7 +28,6 @@ const REFUSED: [(&str, &str, &str); 35] = [
     ("UTSMode", "", "a VM cannot share the host's name"),
     ("UsernsMode", "\"host\"", "user namespaces are not supported; the VM isolates"),
     ("Isolation", "\"default\"", "it is for Windows containers"),
-    ("Init", "", "an init process comes later"),
     ("Devices", "", "devices come later"),
     ("DeviceCgroupRules", "", "devices come later"),
     ("DeviceRequests", "", "devices come later"),
@@ -53,15 +52,26 @@ const REFUSED: [(&str, &str, &str); 35] = [
     ("Capabilities", "", "use CapAdd and CapDrop"),
 ];
 
-/// Adds a `HostConfig` to a container's options.
-pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<()> {
+/// Refuses what no container can have.
+pub(super) fn refuse_unsupported(host: &mut Fields) -> Result<()> {
     for (name, also, reason) in REFUSED {
         let also: Vec<Value> = serde_json::from_str(also).into_iter().collect();
         host.refuse(name, &also, reason)?;
     }
+    Ok(())
+}
+
+/// Adds a `HostConfig` to a container's options.
+pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<()> {
+    refuse_unsupported(&mut host)?;
     // Where the client wrote the id to: nothing for the daemon to do.
     host.string("ContainerIDFile")?;
     options.restart = read_restart_policy(&mut host)?;
+    options.init = match host.take("Init") {
+        Value::Null => None,
+        Value::Bool(init) => Some(init),
+        _ => return Err(ApiError::invalid("invalid JSON: HostConfig.Init must be true or false")),
+    };
     let runtime = host.string("Runtime")?;
     if !RUNTIMES.contains(&runtime.as_str()) {
         return Err(ApiError::invalid(format!("unknown or invalid runtime name: {runtime}")));
@@ -164,7 +174,7 @@ fn read_storage(host: &mut Fields) -> Result<Option<u64>> {
     Ok(size)
 }
 
-fn read_resources(host: &mut Fields) -> Result<Resources> {
+pub(super) fn read_resources(host: &mut Fields) -> Result<Resources> {
     let mut ulimits = Vec::new();
     if let Value::Array(list) = host.take("Ulimits") {
         for limit in list {

@@ -217,9 +217,11 @@ pub(crate) async fn tag(call: Call, name: &str) -> Result {
 pub(crate) async fn remove(call: Call, name: &str) -> Result {
     let (force, no_prune) = (call.query.bool("force"), call.query.bool("noprune"));
     let engine = call.app.engine.clone();
+    let still = engine.keep_image_uses().await;
     let uses = image_uses(&engine).await?;
     let name = name.to_owned();
     let removed = blocking(move || {
+        let _still = still;
         let removed = engine.images().remove(&name, force, no_prune, &|id| used_by(&uses, id))?;
         for removal in &removed {
             match removal {
@@ -278,9 +280,11 @@ pub(crate) async fn prune(call: Call) -> Result {
         _ => return Err(ApiError::invalid("more than one until filter specified")),
     };
     let engine = call.app.engine.clone();
+    let still = engine.keep_image_uses().await;
     let uses = image_uses(&engine).await?;
     let images = all(&engine).await?;
     let (removed, freed) = blocking(move || {
+        let _still = still;
         let (mut removed, mut freed) = (Vec::new(), 0);
         for image in images {
             let wanted = (!only_dangling || image.repo_tags.is_empty())
@@ -293,6 +297,12 @@ pub(crate) async fn prune(call: Call) -> Result {
             match engine.images().remove(&image.id.to_string(), true, false, &|id| used_by(&uses, id)) {
                 Ok(gone) => {
                     freed += image.size;
+                    for removal in &gone {
+                        match removal {
+                            Removed::Untagged(name) => engine.image_event("untag", name, name),
+                            Removed::Deleted(id) => engine.image_event("delete", id, id),
+                        }
+                    }
                     removed.extend(gone);
                 }
                 Err(error) => tracing::warn!(%error, "cannot prune an image"),

@@ -269,6 +269,9 @@ fn host_config(info: &ContainerInfo) -> Value {
     for (name, value) in ours.as_object().into_iter().flatten() {
         host.insert(name.clone(), value.clone());
     }
+    if let Some(init) = options.init {
+        host.insert("Init".to_owned(), init.into());
+    }
     let maps: [(&str, BTreeMap<String, String>); 4] = [
         ("Annotations", options.annotations.clone()),
         ("Tmpfs", options.tmpfs.clone()),

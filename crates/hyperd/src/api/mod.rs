@@ -17,6 +17,7 @@ pub(crate) mod pod;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod template;
+pub(crate) mod update;
 
 use std::future::Future;
 

@@ -219,8 +219,19 @@ pub(crate) async fn disk_usage(call: Call) -> Result {
     let used = |image: &hyper_engine::image::Image| {
         containers.iter().filter(|info| info.record.image_id == image.id.to_string()).count()
     };
-    let images: Vec<Value> =
-        images.iter().map(|image| image::summary(image, i64::try_from(used(image)).unwrap_or(-1))).collect();
+    let mut users: BTreeMap<_, u64> = BTreeMap::new();
+    for layer in images.iter().flat_map(|image| &image.layers) {
+        *users.entry(&layer.blob).or_default() += 1;
+    }
+    let images: Vec<Value> = images
+        .iter()
+        .map(|image| {
+            let mut summary = image::summary(image, i64::try_from(used(image)).unwrap_or(-1));
+            let shared = image.layers.iter().filter(|layer| users.get(&layer.blob) > Some(&1));
+            summary["SharedSize"] = shared.map(|layer| layer.blob_size).sum::<u64>().into();
+            summary
+        })
+        .collect();
     let now = Timestamp::now();
     let containers: Vec<Value> = containers.iter().map(|info| super::inspect::summary(info, now)).collect();
     ok(&json!({

@@ -1,0 +1,117 @@
+//! Limits that change while a container runs, and the init that runs its program.
+
+use std::time::Duration;
+
+use hyper_e2e::command::wait_until_within;
+use serde_json::json;
+
+use crate::case_list;
+use crate::session::{Case, Session};
+
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
+    let mut cases = case_list![Both:
+        limits_of_a_running_container_change,
+        an_update_gives_another_restart_policy,
+        an_init_reaps_what_others_leave,
+        an_init_hands_signals_on_and_the_exit_code_back,
+    ]
+    .to_vec();
+    cases.extend(case_list![Hyper: limits_beyond_the_vm_are_refused_while_it_runs]);
+    cases
+}
+
+const LONG: Duration = Duration::from_secs(120);
+
+fn limits_of_a_running_container_change(s: &Session) {
+    let limited = s.background(&["-m", "64m", "--cpus", "0.5"], "busybox:latest", &["sleep", "1000"]);
+    s.run(&[
+        "update",
+        "-m",
+        "32m",
+        "--memory-swap",
+        "32m",
+        "--cpus",
+        "0.25",
+        "--pids-limit",
+        "20",
+        &limited.name,
+    ])
+    .ok()
+    .prints(&format!("{}\n", limited.name));
+    let host = s.inspect(&limited.name)["HostConfig"].clone();
+    assert_eq!((&host["Memory"], &host["NanoCpus"]), (&json!(32 << 20), &json!(250_000_000)));
+    assert_eq!(host["PidsLimit"], 20);
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max";
+    let seen = s.run(&["exec", &limited.name, "sh", "-c", script]).ok().out();
+    assert_eq!(seen, "33554432\n25000 100000\n20\n");
+    // It is written down, not only done.
+    s.run(&["restart", "-t", "0", &limited.name]).ok();
+    assert_eq!(s.run(&["exec", &limited.name, "sh", "-c", script]).ok().out(), seen);
+    s.run(&["update", "--pids-limit", "-1", &limited.name]).ok();
+    s.run(&["exec", &limited.name, "cat", "/sys/fs/cgroup/pids.max"]).ok().prints("max\n");
+    s.run(&["update", "-m", "1k", &limited.name])
+        .exits(1)
+        .complains(&["Minimum memory limit allowed is 6MB"]);
+    s.run(&["update", "-m", "64m", "nobody-has-this-name"]).exits(1).complains(&["No such container"]);
+}
+
+fn limits_beyond_the_vm_are_refused_while_it_runs(s: &Session) {
+    let limited = s.background(&["-m", "64m", "--cpus", "1"], "busybox:latest", &["sleep", "1000"]);
+    let refused = s.run(&["update", "-m", "1g", &limited.name]).exits(1);
+    refused.complains(&["memory limit of 1024 MiB is more than the 160 MiB of its VM", "stop the container"]);
+    s.run(&["update", "--cpus", "2", &limited.name])
+        .exits(1)
+        .complains(&["2 CPUs are more than the 1 of its VM"]);
+    s.run(&["stop", "-t", "0", &limited.name]).ok();
+    s.run(&["update", "-m", "300m", "--cpus", "2", &limited.name]).ok();
+    s.run(&["start", &limited.name]).ok();
+    s.run(&["exec", &limited.name, "cat", "/sys/fs/cgroup/memory.max"]).ok().prints("314572800\n");
+    s.run(&["exec", &limited.name, "nproc"]).ok().prints("2\n");
+    assert_eq!(s.inspect(&limited.name)["Hyper"]["Pod"]["MemoryMiB"], 396);
+}
+
+fn an_update_gives_another_restart_policy(s: &Session) {
+    let container = s.background(&[], "busybox:latest", &["sh", "-c", "echo run; sleep 2; exit 1"]);
+    s.run(&["update", "--restart", "on-failure:1", &container.name]).ok();
+    let policy = s.inspect(&container.name)["HostConfig"]["RestartPolicy"].clone();
+    assert_eq!(policy, json!({"Name": "on-failure", "MaximumRetryCount": 1}));
+    wait_until_within("it was restarted once", LONG, || {
+        s.inspect(&container.name)["RestartCount"] == 1 && container.status() == "exited"
+    });
+    s.run(&["update", "--restart", "sometimes", &container.name]).exits(1).complains(&["sometimes"]);
+}
+
+fn an_init_reaps_what_others_leave(s: &Session) {
+    let with = s.background(&["--init"], "busybox:latest", &["sleep", "1000"]);
+    assert_eq!(s.inspect(&with.name)["HostConfig"]["Init"], true);
+    let exec = |line: &str| s.run(&["exec", &with.name, "sh", "-c", line]).ok().out();
+    assert!(exec("tr '\\0' ' ' </proc/1/cmdline").starts_with("/sbin/docker-init -- sleep 1000"));
+    assert_eq!(exec("cat /proc/1/comm"), "docker-init\n");
+    // A process whose parent is gone becomes a child of the init, and is no zombie when it ends.
+    exec("(sleep 0.2 & echo $! >/tmp/orphan) & wait");
+    wait_until_within("the orphan is reaped", LONG, || {
+        exec("ls -d /proc/$(cat /tmp/orphan) 2>/dev/null || echo gone") == "gone\n"
+    });
+    let without = s.background(&[], "busybox:latest", &["sleep", "1000"]);
+    let first = s.run(&["exec", &without.name, "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]).ok().out();
+    assert!(first.starts_with("sleep 1000"), "{first}");
+}
+
+fn an_init_hands_signals_on_and_the_exit_code_back(s: &Session) {
+    let script = "trap 'echo got; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    let asked = s.background(&["--init"], "busybox:latest", &["sh", "-c", script]);
+    asked.wait_for_log("ready");
+    s.run(&["stop", &asked.name]).ok();
+    assert_eq!(s.inspect(&asked.name)["State"]["ExitCode"], 7);
+    assert_eq!(asked.logs(), "ready\ngot\n");
+    // As process 1 a program without a handler is not ended by a signal; as a child of the init it is.
+    let plain = s.background(&["--init"], "busybox:latest", &["sleep", "1000"]);
+    s.run(&["kill", "-s", "TERM", &plain.name]).ok();
+    s.run(&["wait", &plain.name]).ok().prints("143\n");
+    s.run(&["run", "--rm", "--init", "busybox:latest", "sh", "-c", "exit 9"]).exits(9);
+    s.run(&["run", "--rm", "--init", "-u", "www-data", "busybox:latest", "id", "-un"])
+        .ok()
+        .prints("www-data\n");
+    s.run(&["run", "--rm", "--init", "busybox:latest", "nosuch"]).exits(127);
+}

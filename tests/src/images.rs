@@ -177,7 +177,7 @@ pub fn layout_of(name: &str) -> PathBuf {
 
 /// `HYPER_CACHE`, else `hyper/` in the user's cache directory; what the tests
 /// keep is in `e2e/` below.
-pub(crate) fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     variable("HYPER_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("hyper")))

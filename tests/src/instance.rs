@@ -67,6 +67,20 @@ pub struct Dockerd {
 }
 
 impl Dockerd {
+    pub(crate) fn new(host: String, pid: u32) -> Self {
+        Self { host, pid }
+    }
+
+    /// Where it is reached, `unix://…`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// The one that `HYPER_E2E_DOCKERD` (its socket, `unix://…`) and
     /// `HYPER_E2E_DOCKERD_PID` (its process number) name.
     pub fn from_environment() -> Option<Self> {

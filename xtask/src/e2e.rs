@@ -20,3 +20,23 @@ pub fn run(arguments: &[String]) -> Result<()> {
         project::run(cargo.env("HYPER_BIN", project::release()).env("HYPER_TREE", tree))
     })
 }
+
+/// Builds what is tested, then runs docker-py's integration tests against it and against a real dockerd.
+pub fn docker_py(arguments: &[String]) -> Result<()> {
+    build::run()?;
+    clock::step("docker-py's tests", || {
+        let mut cargo = project::cargo();
+        cargo.args(["run", "--package", PACKAGE, "--bin", "hyper-docker-py", "--"]).args(arguments);
+        project::run(cargo.env("HYPER_BIN", project::release()))
+    })
+}
+
+/// Builds what is tested, then runs commands of docker's CLI against it and against a real dockerd.
+pub fn docker_cli(chosen: Option<&str>) -> Result<()> {
+    build::run()?;
+    clock::step("docker's command line", || {
+        let mut cargo = project::cargo();
+        cargo.args(["run", "--package", PACKAGE, "--bin", "hyper-docker-cli", "--"]).args(chosen);
+        project::run(cargo.env("HYPER_BIN", project::release()))
+    })
+}

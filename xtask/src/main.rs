@@ -59,6 +59,17 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// docker-py's integration tests, against Hyper and a real dockerd; arguments after `--` go to pytest
+    DockerPy {
+        /// Arguments for pytest, files or `-k NAME`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Commands of docker's CLI against Hyper and a real dockerd, compared
+    DockerCli {
+        /// Only those that contain this
+        chosen: Option<String>,
+    },
     /// Measure against peers; arguments name the parts (start, pull, size)
     Bench {
         /// Parts to measure [default: all]
@@ -87,6 +98,8 @@ fn run(command: Command) -> Result<()> {
         Command::Check => check::run(),
         Command::Test => test::run(),
         Command::E2e { arguments } => e2e::run(&arguments),
+        Command::DockerCli { chosen } => e2e::docker_cli(chosen.as_deref()),
+        Command::DockerPy { arguments } => e2e::docker_py(&arguments),
         Command::Bench { parts } => bench::run(&parts),
     }
 }

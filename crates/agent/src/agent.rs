@@ -234,7 +234,7 @@ impl Agent {
             return Err(Failed::invalid("the specification lists no mount namespace"));
         }
         pod::set_parameters(&spec.linux.sysctl)?;
-        memory::share(&mut spec, &self.places.shm)?;
+        memory::share(&mut spec, &self.places.shm, self.containers.borrow().is_empty())?;
         let directory = self.places.run.join(&wanted.id);
         fs::create_dir_all(&directory).attempt(|| "make the container's directory".to_owned())?;
         let rootfs = Rootfs::assemble(

@@ -10,13 +10,13 @@ use crate::container::mounts::Options;
 use crate::failure::{Attempt, Failed};
 use crate::spec::Spec;
 
-/// Turns a mount on `/dev/shm` into a bind of the pod's. A size that it asks for is met: the pod's shared memory
-/// grows to the largest that any container wanted.
-pub(crate) fn share(spec: &mut Spec, shm: &Path) -> Result<(), Failed> {
+/// Turns a mount on `/dev/shm` into a bind of the pod's. A size that it asks for is met: the first container of the pod
+/// (`alone`) gets just that, for others the pod's shared memory grows to the largest that any container wanted.
+pub(crate) fn share(spec: &mut Spec, shm: &Path, alone: bool) -> Result<(), Failed> {
     for mount in spec.mounts.iter_mut().filter(|m| m.destination.trim_end_matches('/') == "/dev/shm") {
         let options = Options::parse(&mount.options)?;
         if let Some(size) = options.value("size") {
-            grow(shm, bytes(size)?)?;
+            resize(shm, bytes(size)?, alone)?;
         }
         let own = |option: &String| {
             Options::parse(std::slice::from_ref(option)).is_ok_and(|o| o.data.is_empty() && o.bind.is_none())
@@ -41,10 +41,11 @@ fn bytes(size: &str) -> Result<u64, Failed> {
     digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)
 }
 
-fn grow(shm: &Path, size: u64) -> Result<(), Failed> {
-    let failed = || "make the pod's shared memory larger".to_owned();
+fn resize(shm: &Path, size: u64, smaller: bool) -> Result<(), Failed> {
+    let failed = || "give the pod's shared memory its size".to_owned();
     let now = statvfs(shm).attempt(failed)?;
-    if now.f_blocks.saturating_mul(now.f_frsize) >= size {
+    let now = now.f_blocks.saturating_mul(now.f_frsize);
+    if now == size || (now > size && !smaller) {
         return Ok(());
     }
     let options = std::ffi::CString::new(format!("size={size}")).invalid(failed)?;
@@ -79,7 +80,7 @@ mod tests {
         let mut spec = Spec::parse(json!({"mounts": [{"destination": "/dev/shm", "type": "tmpfs",
             "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777"]}]}))
         .unwrap();
-        share(&mut spec, Path::new("/dev/shm")).unwrap();
+        share(&mut spec, Path::new("/dev/shm"), false).unwrap();
         let mount = &spec.mounts[0];
         assert_eq!((mount.kind.as_str(), mount.source.as_str()), ("bind", "/dev/shm"));
         assert_eq!(mount.options, ["nosuid", "noexec", "nodev"]);

@@ -30,6 +30,8 @@ pub(crate) async fn create(call: Call, container: &str) -> Result {
     };
     // Told again at the start.
     fields.bool("Detach")?;
+    // Some clients (docker-py) send what the path says.
+    fields.string("Container")?;
     fields.finish()?;
     let id = engine.create_exec(container, options).await?;
     Ok(json_reply(hyper::StatusCode::CREATED, &json!({"Id": id})))

@@ -143,6 +143,8 @@ fn kernel_arguments(config: &VmConfig, probe: &Probe) -> String {
         "swiotlb=noforce",
         // No disk is plugged yet: the search of an empty bus would take 100 ms under TCG. The agent turns it on.
         "scsi_mod.scan=manual",
+        // The driver of dummy interfaces would make one that nobody asked for.
+        "dummy.numdummies=0",
     ]
     .map(str::to_owned)
     .into();
@@ -490,7 +492,7 @@ mod tests {
 -m size=512M
 -kernel /usr/lib/hyper/guest/vmlinux
 -initrd /usr/lib/hyper/guest/initramfs.cpio
--append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on acpi=off swiotlb=noforce scsi_mod.scan=manual mitigations=off tsc_early_khz=2100000 tsc=reliable nolapic_timer lapic_timer_khz=1000000 no_timer_check lpj=8400000 loglevel=7
+-append console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on acpi=off swiotlb=noforce scsi_mod.scan=manual dummy.numdummies=0 mitigations=off tsc_early_khz=2100000 tsc=reliable nolapic_timer lapic_timer_khz=1000000 no_timer_check lpj=8400000 loglevel=7
 -chardev socket,id=qmp,fd=10
 -mon chardev=qmp,mode=control
 -add-fd fd=12,set=1

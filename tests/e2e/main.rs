@@ -24,6 +24,7 @@ mod run;
 mod servers;
 mod session;
 mod survival;
+mod system;
 mod template_faults;
 mod templates;
 mod terminal;
@@ -57,6 +58,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("health", health::cases()),
         ("limits", limits::cases()),
         ("upkeep", upkeep::cases()),
+        ("system", system::cases()),
         ("templates", templates::cases()),
         ("template_faults", template_faults::cases()),
         ("harness", harness::cases()),

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod clock;
 mod cpio;
+mod dist;
 mod e2e;
 mod guest;
 mod initramfs;
@@ -47,6 +48,8 @@ enum Command {
     Guest,
     /// Build the release binaries and the guest
     Build,
+    /// Write manual pages, shell completions and systemd units beside the release binaries
+    Dist,
     /// Build, import an image made of Debian packages and run a program in it
     Run,
     /// Format, lints, unit tests, documentation
@@ -94,6 +97,7 @@ fn run(command: Command) -> Result<()> {
         Command::Initramfs { output } => initramfs::run(output),
         Command::Guest => guest::run(),
         Command::Build => build::run(),
+        Command::Dist => dist::run(),
         Command::Run => run::run(),
         Command::Check => check::run(),
         Command::Test => test::run(),

@@ -22,7 +22,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Global};
-use crate::client::{Client, Endpoint, run_dir};
+use crate::client::{Certificates, Client, Endpoint, run_dir};
 use crate::commands::{App, dispatch, version_line};
 use crate::error::{EXIT_FAILURE, Failure, Outcome};
 use crate::timeline::Timeline;
@@ -109,6 +109,8 @@ fn app(global: &Global, timeline: Arc<Timeline>) -> Result<App, Failure> {
     let endpoint = Endpoint::choose(global.host.as_deref(), env.as_deref(), &run_dir())
         .map_err(|error| Failure::from_error(&error))?;
     let level = if global.debug { Some("debug") } else { global.log_level.as_deref() };
-    let client = Client::new(endpoint, level.map(str::to_owned), Arc::clone(&timeline));
+    let files = [&global.tlscacert, &global.tlscert, &global.tlskey].map(Clone::clone);
+    let certificates = Certificates::choose(global.tlsverify, files, |name| std::env::var(name).ok());
+    let client = Client::new(endpoint, certificates, level.map(str::to_owned), Arc::clone(&timeline));
     Ok(App { client: Arc::new(client), timeline, config_dir: global.config.clone() })
 }

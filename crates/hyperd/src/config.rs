@@ -1,9 +1,12 @@
 //! What the daemon is told by its environment and command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use hyper_engine::{DEFAULT_ROOT, DEFAULT_RUN, DEFAULT_STORAGE_SIZE, Places};
+
+use crate::tls::Files;
 
 /// The command line's help.
 pub(crate) const HELP: &str = "\
@@ -13,7 +16,13 @@ usage: hyperd [OPTIONS]
 
   --root DIR                state (HYPER_ROOT, default /var/lib/hyper)
   --run DIR                 sockets and pids (HYPER_RUN, default /run/hyper)
-  -H, --host unix://PATH    where to listen (HYPER_HOST, default unix://RUN/hyper.sock)
+  -H, --host unix://PATH    where to listen (HYPER_HOST, default unix://RUN/hyper.sock, or systemd's socket)
+  -H, --host tcp://ADDRESS  listen there as well, for clients with a certificate; needs --tlsverify
+  --tlsverify               use TLS and verify clients
+  --tlscacert FILE          the authority of clients' certificates (default /etc/hyper/tls/ca.pem)
+  --tlscert FILE            the daemon's certificate (default /etc/hyper/tls/cert.pem)
+  --tlskey FILE             its private key (default /etc/hyper/tls/key.pem)
+  --metrics IP:PORT         serve Prometheus metrics (HYPER_METRICS)
   --guest DIR               guest kernel and initramfs (HYPER_GUEST)
   --shim PATH               the shim, instead of the one beside hyperd or in PATH (HYPER_SHIM)
   --templates DIR|never     templates that VMs are cloned from (HYPER_TEMPLATES, default ROOT/cache/templates)
@@ -47,6 +56,10 @@ pub(crate) struct Config {
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) mirrors: Vec<String>,
     pub(crate) debug: bool,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Where the API is served over TCP, with whose certificates.
+    pub(crate) tcp: Option<(String, Files)>,
 }
 
 /// What the command line asks for.
@@ -55,6 +68,45 @@ pub(crate) enum Command {
     Serve(Box<Config>),
     Help,
     Version,
+}
+
+/// What is said of TLS.
+#[derive(Debug, Default)]
+struct Tls {
+    verify: bool,
+    authority: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+}
+
+impl Tls {
+    /// Whether it fits to the address: who reaches a port without proving who he is could do anything as root.
+    fn check(self, address: Option<String>) -> anyhow::Result<Option<(String, Files)>> {
+        let given =
+            self.verify || self.authority.is_some() || self.certificate.is_some() || self.key.is_some();
+        let Some(address) = address else {
+            if given {
+                bail!("--tlsverify and its files are for -H tcp://ADDRESS, which is missing");
+            }
+            return Ok(None);
+        };
+        if !self.verify {
+            bail!(
+                "cannot listen on tcp://{address} without --tlsverify: whoever reaches the port could do anything as \
+                 root"
+            );
+        }
+        let path = |given: Option<String>, name: &str| {
+            std::path::absolute(given.unwrap_or_else(|| format!("/etc/hyper/tls/{name}")))
+                .context("cannot make a path absolute")
+        };
+        let files = Files {
+            authority: path(self.authority, "ca.pem")?,
+            certificate: path(self.certificate, "cert.pem")?,
+            key: path(self.key, "key.pem")?,
+        };
+        Ok(Some((address, files)))
+    }
 }
 
 impl Config {
@@ -68,6 +120,7 @@ impl Config {
     ) -> anyhow::Result<Command> {
         let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let (mut root, mut run, mut host) = (env("HYPER_ROOT"), env("HYPER_RUN"), env("HYPER_HOST"));
+        let (mut tcp, mut tls, mut metrics) = (None, Tls::default(), env("HYPER_METRICS"));
         let (mut guest, mut shim) = (env("HYPER_GUEST"), env("HYPER_SHIM"));
         let mut storage = env("HYPER_STORAGE_SIZE");
         let mut reserve = env("HYPER_MEMORY_RESERVE");
@@ -85,7 +138,19 @@ impl Config {
             match name.as_str() {
                 "--root" => root = Some(value()?),
                 "--run" => run = Some(value()?),
-                "-H" | "--host" => host = Some(value()?),
+                "-H" | "--host" => {
+                    let value = value()?;
+                    match value.strip_prefix("tcp://") {
+                        Some(address) => tcp = Some(address.trim_end_matches('/').to_owned()),
+                        None => host = Some(value),
+                    }
+                }
+                "--tls" => bail!("--tls without verifying clients is not supported: use --tlsverify"),
+                "--tlsverify" => tls.verify = true,
+                "--tlscacert" => tls.authority = Some(value()?),
+                "--tlscert" => tls.certificate = Some(value()?),
+                "--tlskey" => tls.key = Some(value()?),
+                "--metrics" => metrics = Some(value()?),
                 "--guest" => guest = Some(value()?),
                 "--shim" => shim = Some(value()?),
                 "--storage-size" => storage = Some(value()?),
@@ -111,6 +176,12 @@ impl Config {
                 _ => bail!("cannot listen on {host:?}: only unix:///absolute/path is supported"),
             },
         };
+        let tcp = tls.check(tcp)?;
+        let metrics = metrics
+            .map(|text| {
+                text.parse().with_context(|| format!("cannot serve metrics on {text:?}: use IP:PORT"))
+            })
+            .transpose()?;
         let storage_size = match storage {
             Some(text) => hyper_engine::parse_size(&text).map_err(|error| anyhow::anyhow!(error.report()))?,
             None => DEFAULT_STORAGE_SIZE,
@@ -143,6 +214,8 @@ impl Config {
             insecure_registries,
             mirrors,
             debug,
+            metrics,
+            tcp,
         })))
     }
 
@@ -178,10 +251,25 @@ mod tests {
     }
 
     #[test]
+    fn tcp_comes_beside_the_socket_with_verified_clients() {
+        let args =
+            ["-H", "tcp://0.0.0.0:2376", "--tlsverify", "--tlscacert=/c/ca.pem", "--metrics=127.0.0.1:9323"];
+        let Ok(Command::Serve(config)) = read(&args, &[("HYPER_RUN", "/e")]) else { panic!("must be read") };
+        assert_eq!(config.socket, PathBuf::from("/e/hyper.sock"));
+        let (address, files) = config.tcp.unwrap();
+        assert_eq!((address.as_str(), files.authority), ("0.0.0.0:2376", PathBuf::from("/c/ca.pem")));
+        assert_eq!(files.key, PathBuf::from("/etc/hyper/tls/key.pem"));
+        assert_eq!(config.metrics, Some("127.0.0.1:9323".parse().unwrap()));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         assert!(read(&["--nosuch"], &[]).is_err());
         assert!(read(&["--root"], &[]).is_err());
-        assert!(read(&["-H", "tcp://0.0.0.0:2375"], &[]).is_err());
+        assert!(read(&["-H", "tcp://0.0.0.0:2375"], &[]).unwrap_err().to_string().contains("--tlsverify"));
+        assert!(read(&["-H", "tcp://127.0.0.1:2375", "--tls"], &[]).is_err());
+        assert!(read(&["--tlsverify"], &[]).is_err());
+        assert!(read(&["--metrics", "here"], &[]).is_err());
         assert!(read(&[], &[("HYPER_STORAGE_SIZE", "1")]).is_err());
         assert!(read(&["--memory-reserve", "much"], &[]).is_err());
         assert!(read(&["--pool", "65"], &[]).is_err() && read(&["--pool=x"], &[]).is_err());

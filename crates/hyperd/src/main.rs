@@ -6,9 +6,11 @@ mod detach;
 mod fields;
 mod hijack;
 mod http;
+mod metrics;
 mod preupgrade;
 mod route;
 mod server;
+mod tls;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -11,20 +11,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_engine::Engine;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use listenfd::ListenFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::http::Request;
+use crate::metrics::{self, Metrics};
 use crate::preupgrade::Connection;
-use crate::route;
+use crate::tls::Tcp;
 
 /// Group whose members may use the socket.
 const GROUP: &str = "hyper";
 
 /// How long a client may take to send a request's head; also how long a connection may idle.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 64 << 10;
@@ -40,16 +42,34 @@ const CONNECTIONS_MAX: usize = 1024;
 pub(crate) struct App {
     pub(crate) engine: Engine,
     pub(crate) debug: bool,
+    /// Counters, where they are served.
+    pub(crate) metrics: Option<Arc<Metrics>>,
 }
 
 /// Serves until the daemon is told to end. Pods go on without it.
 pub(crate) async fn run(config: &Config, engine: Engine) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let listener = listen(&config.socket)?;
-    let app = Arc::new(App { engine, debug: config.debug });
-    tracing::info!(socket = %config.socket.display(), "serving");
+    let given = given_socket()?;
+    let ours = given.is_none();
+    let listener = match given {
+        Some(listener) => listener,
+        None => listen(&config.socket)?,
+    };
+    let metrics = config.metrics.map(|_| Metrics::new().map(Arc::new)).transpose()?;
+    let app = Arc::new(App { engine, debug: config.debug, metrics });
+    if let Some(address) = config.metrics {
+        metrics::serve(address, app.clone()).await?;
+    }
+    tracing::info!(socket = %config.socket.display(), activated = !ours, "serving");
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    if let Some((address, files)) = &config.tcp {
+        let tcp = Arc::new(Tcp::listen(address, files).await?);
+        tracing::info!(address, "serving with mutual TLS");
+        tokio::spawn(serve_tcp(tcp, app.clone(), slots.clone()));
+    }
+    // Nobody minds who is not systemd's.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     loop {
         let accept = async {
             let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -75,9 +95,41 @@ pub(crate) async fn run(config: &Config, engine: Engine) -> anyhow::Result<()> {
         }
     }
     tracing::info!("ending; pods go on");
-    let _ = std::fs::remove_file(&config.socket);
+    if ours {
+        let _ = std::fs::remove_file(&config.socket);
+    }
     app.engine.close().await;
     Ok(())
+}
+
+/// Accepts remote clients for ever; each that has a certificate is served as a local one.
+async fn serve_tcp(tcp: Arc<Tcp>, app: Arc<App>, slots: Arc<Semaphore>) {
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match tcp.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tcp, app) = (tcp.clone(), app.clone());
+        tokio::spawn(async move {
+            match tcp.admit(stream, slot).await {
+                Ok(stream) => connection(app, stream).await,
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "a client was not admitted"),
+            }
+        });
+    }
+}
+
+/// The socket that systemd listens on for us, if it does.
+fn given_socket() -> anyhow::Result<Option<UnixListener>> {
+    let given = ListenFd::from_env().take_unix_listener(0).context("cannot take the socket from systemd")?;
+    let Some(given) = given else { return Ok(None) };
+    given.set_nonblocking(true).context("cannot use the socket from systemd")?;
+    Ok(Some(UnixListener::from_std(given).context("cannot use the socket from systemd")?))
 }
 
 async fn connection(app: Arc<App>, stream: UnixStream) {
@@ -87,7 +139,7 @@ async fn connection(app: Arc<App>, stream: UnixStream) {
     };
     let service = service_fn(move |request: Request| {
         let app = app.clone();
-        async move { Ok::<_, std::convert::Infallible>(route::handle(app, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(metrics::observed(app, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -35,6 +35,18 @@ pub struct Global {
     /// Logging level of a daemon that we start
     #[arg(short, long, value_name = "LEVEL", value_parser = ["debug", "info", "warn", "error", "fatal"])]
     pub log_level: Option<String>,
+    /// Use TLS and verify the daemon, on tcp:// (DOCKER_TLS_VERIFY)
+    #[arg(long)]
+    pub tlsverify: bool,
+    /// Trust daemons with a certificate of this authority (default $DOCKER_CERT_PATH/ca.pem)
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Option<PathBuf>,
+    /// Our TLS certificate (default $DOCKER_CERT_PATH/cert.pem)
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// Its private key (default $DOCKER_CERT_PATH/key.pem)
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
     /// Print version information and quit
     #[arg(short, long)]
     pub version: bool,
@@ -98,6 +110,9 @@ pub enum Command {
     Logout(LogoutArgs),
     /// Fetch the logs of a container
     Logs(LogsArgs),
+    /// Write a manual page for every command
+    #[command(hide = true)]
+    ManPages(ManArgs),
     /// Pause all processes within one or more containers
     Pause(NamesArgs),
     /// List port mappings or a specific mapping for the container

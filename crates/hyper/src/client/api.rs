@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 
 use super::transport::Transport;
-use super::{ApiError, Endpoint, JsonLines, Socket};
+use super::{ApiError, Certificates, Endpoint, JsonLines, Socket};
 use crate::timeline::Timeline;
 
 /// API version of every request. Fixed, so that no negotiation costs a round trip; `HYPER_API_VERSION` overrides.
@@ -70,11 +70,16 @@ fn version_from(text: &str) -> Option<ClientVersion> {
 impl Client {
     /// A client for `endpoint`; connects at the first call, and starts hyperd then if nobody
     /// listens on its socket, with `log_level` if given.
-    pub fn new(endpoint: Endpoint, log_level: Option<String>, timeline: Arc<Timeline>) -> Self {
+    pub fn new(
+        endpoint: Endpoint,
+        certificates: Option<Certificates>,
+        log_level: Option<String>,
+        timeline: Arc<Timeline>,
+    ) -> Self {
         let wanted = std::env::var("HYPER_API_VERSION").ok().and_then(|text| version_from(&text));
         let version = wanted.unwrap_or(API_VERSION);
         let prefix = format!("/v{}.{}", version.major_version, version.minor_version);
-        let transport = Arc::new(Transport::new(endpoint, log_level, timeline));
+        let transport = Arc::new(Transport::new(endpoint, certificates, log_level, timeline));
         let shared = Arc::clone(&transport);
         let of_requests = prefix.clone();
         let carry = move |request: BollardRequest| {

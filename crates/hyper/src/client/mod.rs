@@ -7,10 +7,12 @@ mod api;
 mod endpoint;
 mod error;
 mod lines;
+mod tls;
 mod transport;
 
 pub use api::{Client, Hijacked, Place, Position, encode, path};
 pub use endpoint::{Endpoint, run_dir};
 pub use error::ApiError;
 pub use lines::JsonLines;
+pub use tls::Certificates;
 pub use transport::Socket;

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::{ApiError, Endpoint};
+use super::{ApiError, Certificates, Endpoint};
 use crate::timeline::Timeline;
 use crate::{daemon, output};
 
@@ -29,6 +29,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Opens connections to one daemon, starting it when nobody listens on its unix socket.
 pub struct Transport {
     endpoint: Endpoint,
+    certificates: Option<Certificates>,
     log_level: Option<String>,
     started: AtomicBool,
     told: AtomicBool,
@@ -36,8 +37,14 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(endpoint: Endpoint, log_level: Option<String>, timeline: Arc<Timeline>) -> Self {
-        Self { endpoint, log_level, started: AtomicBool::new(false), told: AtomicBool::new(false), timeline }
+    pub(super) fn new(
+        endpoint: Endpoint,
+        certificates: Option<Certificates>,
+        log_level: Option<String>,
+        timeline: Arc<Timeline>,
+    ) -> Self {
+        let (started, told) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { endpoint, certificates, log_level, started, told, timeline }
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -115,7 +122,10 @@ impl Transport {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                match &self.certificates {
+                    Some(certificates) => Ok(Box::new(certificates.connect(address, stream).await?)),
+                    None => Ok(Box::new(stream)),
+                }
             }
         }
     }

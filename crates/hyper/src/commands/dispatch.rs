@@ -39,6 +39,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Login(args) => login::login(app, args).await,
         Command::Logout(args) => login::logout(app, args).await,
         Command::Logs(args) => logs::logs(app, args).await,
+        Command::ManPages(args) => man::man(&args),
         Command::Pause(args) => lifecycle::pause(app, args).await,
         Command::Port(args) => port::port(app, args).await,
         Command::Rename(args) => lifecycle::rename(app, args).await,

@@ -23,6 +23,7 @@ mod restart;
 mod run;
 mod servers;
 mod session;
+mod soak;
 mod survival;
 mod system;
 mod template_faults;
@@ -54,6 +55,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("servers", servers::cases()),
         ("crash", crash::cases()),
         ("survival", survival::cases()),
+        ("soak", soak::cases()),
         ("restart", restart::cases()),
         ("health", health::cases()),
         ("limits", limits::cases()),

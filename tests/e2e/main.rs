@@ -19,6 +19,7 @@ mod limits;
 mod machine;
 mod network;
 mod pods;
+mod ports;
 mod restart;
 mod run;
 mod servers;
@@ -48,6 +49,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),
         ("network", network::cases()),
+        ("ports", ports::cases()),
         ("machine", machine::cases()),
         ("bad_input", bad_input::cases()),
         ("bad_images", bad_images::cases()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_image::{RegistryConfig, Store};
-use hyper_network::{Network, NetworkConfig, NetworkError};
+use hyper_network::{Forwards, Network, NetworkConfig, NetworkError};
 use tokio::sync::OnceCell;
 
 use crate::admission::Admission;
@@ -75,6 +75,7 @@ pub(crate) struct Shared {
     /// Held for reading while a container is made of an image, for writing while images are removed.
     pub(crate) image_use: Arc<tokio::sync::RwLock<()>>,
     accelerated: AtomicBool,
+    pub(crate) forwards: Forwards,
     network: OnceCell<Network>,
     _lock: RootLock,
 }
@@ -185,6 +186,7 @@ impl Shared {
             }
         };
         let accelerator = db.setting(Setting::Accelerator)?;
+        let forwards = Forwards::new(&config.places.instance_id(), config.places.is_default_root())?;
         Ok(Self {
             layers: Layers::new(config.places.cache()),
             templates: Templates::new(config.templates.clone()),
@@ -202,6 +204,7 @@ impl Shared {
             execs: Mutex::default(),
             accelerated: AtomicBool::new(accelerator.as_deref() == Some(ACCELERATED)),
             id,
+            forwards,
             network: OnceCell::new(),
             _lock: lock,
         })

@@ -180,6 +180,7 @@ impl Engine {
             None => String::new(),
         };
         let oom = record.as_ref().is_some_and(|record| record.exit.oom_killed);
+        self.shared.unpublish(container).await;
         let change = |state: &mut State| {
             state.phase = Phase::Exited;
             state.pid = 0;

@@ -344,6 +344,12 @@ impl<'a> Test<'a> {
         let network = info.network_mode();
         let exposed =
             |wanted: &str| record.options.exposed_ports.iter().any(|port| port_matches(port, wanted));
+        let published = |wanted: &str| {
+            let ports = record.state.ports.iter();
+            ports
+                .into_iter()
+                .any(|p| port_matches(&format!("{}/{}", p.host_port, p.transport.name()), wanted))
+        };
         filters.any("id", &|wanted| record.id.starts_with(wanted))
             && filters.any("name", &|wanted| name_matches(&record.name, wanted))
             && filters.any("status", &|wanted| record.state.status() == wanted)
@@ -356,7 +362,7 @@ impl<'a> Test<'a> {
             && filters.any("network", &|wanted| network == wanted)
             && filters.any("pod", &|wanted| info.pod.name.as_deref() == Some(wanted) || info.pod.id == wanted)
             && filters.any("volume", &|_| false)
-            && filters.any("publish", &|_| false)
+            && filters.any("publish", &published)
             && filters.any("expose", &exposed)
             && filters.any("isolation", &|wanted| wanted == "default")
             && filters.any("is-task", &|wanted| matches!(wanted, "false" | "0"))
@@ -364,9 +370,17 @@ impl<'a> Test<'a> {
     }
 }
 
+/// Whether `port` (`80/tcp`) is `wanted`: a port or a range of them, of TCP unless it says.
 fn port_matches(port: &str, wanted: &str) -> bool {
-    let wanted = if wanted.contains('/') { wanted.to_owned() } else { format!("{wanted}/tcp") };
-    port == wanted
+    let (numbers, kind) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let number = |text: &str| text.parse::<u16>().ok();
+    match (port.split_once('/'), number(first), number(last)) {
+        (Some((port, of)), Some(first), Some(last)) => {
+            of == kind && number(port).is_some_and(|port| (first..=last).contains(&port))
+        }
+        _ => false,
+    }
 }
 
 /// Docker takes the name filter for a regular expression; anchors and plain text are what people use of it.

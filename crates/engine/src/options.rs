@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use hyper_network::Endpoint;
+use hyper_protocol::port::Published;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
+use crate::publish::PortOptions;
 use crate::restart::RestartPolicy;
 
 /// Bytes of `/dev/shm` unless told otherwise: docker's default.
@@ -88,6 +90,8 @@ pub struct ContainerOptions {
     pub network: NetworkMode,
     /// Names.
     pub names: NameOptions,
+    /// Ports on the host.
+    pub ports: PortOptions,
     /// Joins the PID namespace of this container of the same pod.
     pub pid_of: Option<String>,
     /// Size of the caller's terminal, rows and columns.
@@ -334,6 +338,9 @@ pub struct State {
     /// A user ended it; kept for containers with a restart policy.
     #[serde(default)]
     pub manually_stopped: bool,
+    /// Ports that it has on the host while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Published>,
 }
 
 impl Default for State {
@@ -348,6 +355,7 @@ impl Default for State {
             finished_at: None,
             restart_count: 0,
             manually_stopped: false,
+            ports: Vec::new(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_protocol::agent::{Process, Stats};
+use hyper_protocol::port::{PortRequest, Published};
 use hyper_protocol::shim::{Identity, Phase, PodReply, PodRequest, PodState, Position, Session, files};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -90,6 +91,21 @@ pub(crate) async fn processes(dir: &Path, container: &str) -> Result<Vec<Process
 pub(crate) async fn inspect(dir: &Path) -> Result<PodState> {
     match ask(dir, &PodRequest::Inspect).await? {
         (PodReply::Pod(state), _) => Ok(state),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Publishes ports of a container that lead to the pod at `to`; else which is not to be had, and why.
+pub(crate) async fn publish(
+    dir: &Path,
+    container: &str,
+    to: std::net::IpAddr,
+    ports: Vec<PortRequest>,
+) -> Result<Result<Vec<Published>, (Published, String)>> {
+    let request = PodRequest::Publish { container: container.to_owned(), to, ports };
+    match ask(dir, &request).await? {
+        (PodReply::Published(published), _) => Ok(Ok(published)),
+        (PodReply::PortTaken { what, why }, _) => Ok(Err((what, why))),
         _ => Err(unexpected()),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use hyper_network::Forward;
 use hyper_protocol::shim::Phase as Step;
 use tokio::sync::{oneshot, watch};
 
@@ -59,6 +60,8 @@ pub(crate) struct Container {
     pub(crate) shim_steps: Mutex<Vec<Step>>,
     pub(crate) restarts: Restarts,
     pub(crate) health: HealthState,
+    /// Rules for its ports on the host.
+    pub(crate) forwards: Mutex<Vec<Forward>>,
 }
 
 impl Container {
@@ -82,6 +85,7 @@ impl Container {
             shim_steps: Mutex::default(),
             restarts: Restarts::default(),
             health: HealthState::default(),
+            forwards: Mutex::default(),
         })
     }
 

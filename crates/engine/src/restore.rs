@@ -58,6 +58,7 @@ impl Engine {
         let concerned: Vec<Arc<Pod>> = concerned.collect();
         futures::future::join_all(concerned.iter().map(|pod| self.restore_pod(pod))).await;
         self.clear_strays(dirs).await;
+        self.shared.restore_forwards().await;
         let engine = self.clone();
         tokio::spawn(async move { engine.finish_restore().await });
         Ok(())
@@ -78,9 +79,12 @@ impl Engine {
         let dir = self.places().pod(&pod.id);
         let shim = Shim::find(&pod.id, &dir).await.map(Arc::new);
         let mut live = BTreeSet::new();
-        let sessions = match &shim {
-            Some(_) => crate::podsock::inspect(&dir).await.map(|state| state.sessions).unwrap_or_default(),
-            None => BTreeMap::new(),
+        let (sessions, mut published) = match &shim {
+            Some(_) => {
+                let state = crate::podsock::inspect(&dir).await;
+                state.map(|state| (state.sessions, state.published)).unwrap_or_default()
+            }
+            None => <(BTreeMap<_, _>, BTreeMap<_, _>)>::default(),
         };
         for container in self.shared.registry.in_pod(&pod.id) {
             let phase = container.lock().state.phase;
@@ -90,6 +94,7 @@ impl Engine {
             let found = look_for(&container.id, shim.as_deref(), phase, &dir).await;
             tracing::info!(container = container.id, ?found, "found a container again");
             // Before its end is acted upon: its clients may come back for the rest of its output.
+            container.lock().state.ports = published.remove(&container.id).unwrap_or_default();
             let clients = sessions.get(&container.id).copied().unwrap_or(0);
             container.expect(clients, Duration::from_millis(SESSION_KEPT_MS));
             if self.settle(&container, pod, found, shim.as_ref()).await {

@@ -111,7 +111,7 @@ impl Engine {
         let (entered, ()) = tokio::join!(self.enter_pod(&pod, &record.id, &steps, [make(), make()]), prepare);
         // From here on the container may be a member of its pod.
         let run = match entered {
-            Ok(shim) => self.run_in(container, &record, &shim, &steps).await.map(|()| shim),
+            Ok(shim) => self.run_in(container, &record, &pod, &shim, &steps).await.map(|()| shim),
             Err(error) => Err(error),
         };
         *container.steps.lock().unwrap_or_else(PoisonError::into_inner) = steps.take();
@@ -197,9 +197,11 @@ impl Engine {
         &self,
         container: &Arc<Container>,
         record: &ContainerRecord,
+        pod: &Pod,
         shim: &Arc<Shim>,
         steps: &Steps,
     ) -> Result<()> {
+        self.publish_ports(container, record, pod, shim).await?;
         self.connect_pending(container, shim).await;
         let pid = steps.time("start process", shim.start_task(&record.id, "")).await?;
         self.shared
@@ -268,6 +270,7 @@ impl Engine {
     async fn record_failed_start(&self, container: &Arc<Container>, error: &EngineError) {
         let code = exit_code_of(&error.message);
         let text = error.report();
+        self.shared.unpublish(container).await;
         let recorded = self
             .shared
             .set_state(container, |state| {

@@ -7,6 +7,7 @@ use hyper_image::Image;
 
 use crate::error::{EngineError, Result};
 use crate::options::{ContainerOptions, LogOptions, NetworkMode, Resources, Seccomp};
+use crate::publish;
 use crate::signal;
 use crate::spec;
 use crate::{health, layer, restart};
@@ -105,6 +106,7 @@ pub(crate) fn check(options: &mut ContainerOptions) -> Result<Vec<String>> {
     check_network(options)?;
     restart::check(options)?;
     health::check(options)?;
+    publish::requests(options)?;
     if options.security.privileged {
         options.security.seccomp = match std::mem::take(&mut options.security.seccomp) {
             Seccomp::Default => Seccomp::Unconfined,

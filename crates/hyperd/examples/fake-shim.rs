@@ -276,6 +276,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     origin: Default::default(),
                     agent_rss: None,
                     sessions: Default::default(),
+                    published: Default::default(),
                 }),
                 _ => PodReply::Failed { message: "not here".into(), not_found: false },
             };

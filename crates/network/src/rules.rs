@@ -50,10 +50,12 @@ flush chain ip {table} forward
 add rule ip {table} forward iifname "{bridge}" ip saddr != {subnet} drop
 add rule ip {table} forward iifname "{bridge}" accept
 add rule ip {table} forward oifname "{bridge}" ct state established,related accept
+add rule ip {table} forward oifname "{bridge}" ct status dnat accept
 add rule ip {table} forward oifname "{bridge}" drop
 add chain ip {table} postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
 flush chain ip {table} postrouting
 add rule ip {table} postrouting ip saddr {subnet} oifname != "{bridge}" masquerade
+add rule ip {table} postrouting ip saddr {subnet} oifname "{bridge}" ct status dnat masquerade
 add table bridge {table}
 add set bridge {table} senders {{ type ifname . ether_addr . ipv4_addr; }}
 add chain bridge {table} from_tap
@@ -177,10 +179,12 @@ flush chain ip hyper forward
 add rule ip hyper forward iifname "hyper0" ip saddr != 172.30.0.0/16 drop
 add rule ip hyper forward iifname "hyper0" accept
 add rule ip hyper forward oifname "hyper0" ct state established,related accept
+add rule ip hyper forward oifname "hyper0" ct status dnat accept
 add rule ip hyper forward oifname "hyper0" drop
 add chain ip hyper postrouting { type nat hook postrouting priority srcnat; policy accept; }
 flush chain ip hyper postrouting
 add rule ip hyper postrouting ip saddr 172.30.0.0/16 oifname != "hyper0" masquerade
+add rule ip hyper postrouting ip saddr 172.30.0.0/16 oifname "hyper0" ct status dnat masquerade
 add table bridge hyper
 add set bridge hyper senders { type ifname . ether_addr . ipv4_addr; }
 add chain bridge hyper from_tap

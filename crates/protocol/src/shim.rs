@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Exit, RootDirectory, Stats};
+use crate::port::{PortRequest, Published};
 
 /// Type URL of [`PodConfig`].
 pub const POD_CONFIG_URL: &str = "io.hyper.v1.PodConfig";
@@ -209,6 +210,17 @@ pub enum PodRequest {
     Inspect,
     /// Stops the pod's processors until [`PodRequest::Wake`]: it is kept in reserve. Answers [`PodReply::Done`].
     Rest,
+    /// Listens on ports of the host for a container, until that ends, and carries what comes to the pod. What the pod
+    /// carries already goes to the new address too. Answers [`PodReply::Published`] or, with nothing published,
+    /// [`PodReply::PortTaken`].
+    Publish {
+        /// The container.
+        container: String,
+        /// Address of the pod.
+        to: IpAddr,
+        /// The ports.
+        ports: Vec<PortRequest>,
+    },
     /// Lets a resting pod run, as another than it was configured to be. Answers [`PodReply::Done`] when it is that.
     Wake(Box<Identity>),
 }
@@ -249,6 +261,15 @@ pub enum PodReply {
     Processes(Vec<crate::agent::Process>),
     /// The pod's VM.
     Pod(PodState),
+    /// The ports that are published for the container.
+    Published(Vec<Published>),
+    /// A port of the host is not to be had.
+    PortTaken {
+        /// Which.
+        what: Published,
+        /// Why, in the kernel's words.
+        why: String,
+    },
     /// It is done.
     Done,
     /// It could not be done.
@@ -324,6 +345,9 @@ pub struct PodState {
     /// that may come back.
     #[serde(default)]
     pub sessions: BTreeMap<String, usize>,
+    /// Ports that are published, by container.
+    #[serde(default)]
+    pub published: BTreeMap<String, Vec<Published>>,
 }
 
 /// How a VM came up.

@@ -20,6 +20,7 @@ mod home;
 mod implicit;
 mod phase;
 mod pod;
+mod ports;
 mod process;
 mod run;
 mod seccomp;

@@ -22,6 +22,7 @@ use crate::events::{Event, Events};
 use crate::exits;
 use crate::guest::Guest;
 use crate::phase::{self, PodPhase, PodRequest, Verdict};
+use crate::ports::Ports;
 use crate::process::{Process, State};
 use crate::timeline::Timeline;
 
@@ -150,6 +151,8 @@ pub struct Pod {
     pub quit: Notify,
     /// Clients that are attached at this moment.
     pub clients: AtomicUsize,
+    /// Ports of the host that lead to its containers.
+    pub ports: Ports,
     /// A guest that is shutting down need not finish.
     hurry: Notify,
     phase: watch::Sender<Phase>,
@@ -171,6 +174,7 @@ impl Pod {
             events,
             quit: Notify::new(),
             clients: AtomicUsize::new(0),
+            ports: Ports::default(),
             hurry: Notify::new(),
             phase: watch::channel(Phase::Empty).0,
             containers: Mutex::default(),
@@ -305,6 +309,7 @@ impl Pod {
             origin,
             agent_rss,
             sessions,
+            published: self.ports.published(),
         }
     }
 
@@ -363,6 +368,7 @@ impl Pod {
 
     /// Frees the name of a container.
     pub fn remove(&self, id: &str) {
+        self.ports.remove(id);
         lock(&self.containers).remove(id);
     }
 
@@ -453,6 +459,9 @@ impl Pod {
     /// Records the end of a process; for the first one of a container on disk before anybody learns of it.
     pub fn record(&self, process: &Process, exit: Exit, error: Option<String>) {
         let target = &process.target;
+        if target.exec.is_none() {
+            self.ports.remove(&target.container);
+        }
         if let (None, Some(config)) = (&target.exec, self.phase().config()) {
             let record = ExitRecord { exit: exit.clone(), error: error.clone() };
             if let Err(error) = exits::write(&config.dir, &target.container, &record) {

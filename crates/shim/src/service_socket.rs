@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hyper_protocol::port::{PortRequest, Published};
 use hyper_protocol::shim::{PodReply, PodRequest, Position, Session};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -18,12 +19,13 @@ use tokio::time::{sleep, timeout};
 use crate::error::ShimError;
 use crate::phase::ProcessRequest;
 use crate::pod::Pod;
+use crate::ports::PortTaken;
 use crate::process::Process;
 use crate::stdio::{self, Attachment, Interest, Membership, ResumeError};
 use crate::tasks;
 
 /// Longest request.
-const LINE_MAX: u64 = 64 << 10;
+const LINE_MAX: u64 = 8 << 20;
 /// How long a client may take to send it.
 const LINE_TIME: Duration = Duration::from_secs(10);
 /// Connections at a time; further ones wait in the kernel.
@@ -96,6 +98,11 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
         }
         PodRequest::Timeline => PodReply::Timeline(pod.steps().await),
         PodRequest::Inspect => PodReply::Pod(pod.inspect()),
+        PodRequest::Publish { container, to, ports } => match publish(&pod, &container, to, &ports) {
+            Ok(Ok(published)) => PodReply::Published(published),
+            Ok(Err(taken)) => PodReply::PortTaken { what: taken.what, why: taken.why.to_string() },
+            Err(error) => failed(error),
+        },
         PodRequest::Rest => pod.rest().await.map_or_else(failed, |()| PodReply::Done),
         PodRequest::Wake(identity) => pod.wake(*identity).await.map_or_else(failed, |()| PodReply::Done),
         PodRequest::Stats { container } => {
@@ -106,6 +113,17 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
         }
     };
     reply(&mut writer, &answer).await
+}
+
+/// Publishes ports of a container that there is.
+fn publish(
+    pod: &Pod,
+    container: &str,
+    to: std::net::IpAddr,
+    ports: &[PortRequest],
+) -> Result<Result<Vec<Published>, PortTaken>, ShimError> {
+    pod.container(container)?;
+    Ok(pod.ports.publish(container, to, ports))
 }
 
 async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> Result<PodRequest, String> {

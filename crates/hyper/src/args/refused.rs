@@ -27,7 +27,6 @@ const fn short(mut refused: Refused, letter: char) -> Refused {
 
 const NOT_YET: &str = "is not supported yet";
 const VOLUMES: &str = "is not supported yet: volumes and bind mounts come later";
-const PORTS: &str = "is not supported yet: published ports come later";
 const NETWORKS: &str = "is not supported yet: user-defined networks come later";
 const DEVICES: &str = "is not supported: a container's devices are its virtual machine's";
 const HOST_KERNEL: &str = "is not supported: the container has a kernel of its own, not the host's";
@@ -38,8 +37,6 @@ const RUN: &[Refused] = &[
     short(value("volume", VOLUMES), 'v'),
     value("volumes-from", VOLUMES),
     value("volume-driver", VOLUMES),
-    short(value("publish", PORTS), 'p'),
-    short(switch("publish-all", PORTS), 'P'),
     value("ip", NETWORKS),
     value("ip6", NETWORKS),
     value("link", NETWORKS),

@@ -73,7 +73,7 @@ fn short_flags_combine_and_switches_take_values() {
 
 #[test]
 fn flags_become_the_apis_fields() {
-    let table: [(&[&str], &str, Value); 44] = [
+    let table: [(&[&str], &str, Value); 47] = [
         (&["-e", "A=1", "-e", "HAVE", "-e", "NOPE"], "/Env", json!(["A=1", "HAVE=mine", "NOPE"])),
         (&["-w", "/srv"], "/WorkingDir", json!("/srv")),
         (&["-u", "www-data"], "/User", json!("www-data")),
@@ -85,6 +85,13 @@ fn flags_become_the_apis_fields() {
         (&["--pid", "container:x"], "/HostConfig/PidMode", json!("container:x")),
         (&["--storage-opt", "size=1G"], "/HostConfig/StorageOpt", json!({"size": "1G"})),
         (&["--expose", "80-81"], "/ExposedPorts", json!({"80/tcp": {}, "81/tcp": {}})),
+        (&["-p", "8080:80"], "/ExposedPorts", json!({"80/tcp": {}})),
+        (
+            &["-p", "127.0.0.1:8080:80/udp"],
+            "/HostConfig/PortBindings",
+            json!({"80/udp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}),
+        ),
+        (&["-P"], "/HostConfig/PublishAllPorts", json!(true)),
         (&["--mount", "type=tmpfs,target=/x"], "/HostConfig/Mounts/0/Target", json!("/x")),
         (&["-h", "web"], "/Hostname", json!("web")),
         (&["--hostname=web"], "/Hostname", json!("web")),
@@ -147,11 +154,10 @@ fn flags_become_the_apis_fields() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let table: [(&[&str], &str); 20] = [
+    let table: [(&[&str], &str); 19] = [
         (&["-v", "/a:/b"], "--volume"),
         (&["--mount", "type=bind,src=/a,dst=/b"], "--mount"),
-        (&["-p", "80:80"], "--publish"),
-        (&["-P"], "--publish-all"),
+        (&["-p", "80:x"], "--publish"),
         (&["--device", "/dev/kvm"], "--device"),
         (&["--gpus", "all"], "--gpus"),
         (&["--network", "mine"], "--network"),

@@ -204,16 +204,38 @@ fn mount_names(mounts: &[MountPoint], no_trunc: bool) -> String {
 fn ports(ports: &[PortSummary]) -> String {
     let kind = |port: &PortSummary| port.typ.map(|kind| kind.to_string()).unwrap_or_default();
     let mut sorted: Vec<&PortSummary> = ports.iter().collect();
-    sorted.sort_by_key(|port| (port.private_port, kind(port), port.ip.clone(), port.public_port));
-    let shown = |port: &PortSummary| match port.public_port {
-        Some(public) => {
-            let ip = port.ip.as_deref().unwrap_or_default();
-            let ip = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-            format!("{ip}:{public}->{}/{}", port.private_port, kind(port))
-        }
-        None => format!("{}/{}", port.private_port, kind(port)),
+    sorted.sort_by_key(|port| (port.private_port, port.ip.clone(), port.public_port, kind(port)));
+    let at = |ip: &str| match ip {
+        ip if ip.contains(':') => format!("[{ip}]"),
+        ip => ip.to_owned(),
     };
-    sorted.into_iter().map(shown).collect::<Vec<_>>().join(", ")
+    // Ports in a row that are not published, or under their own number, are shown as a range.
+    let mut groups: Vec<(String, String, u16, u16)> = Vec::new();
+    let (mut shown, mut moved) = (Vec::new(), Vec::new());
+    let range = |(ip, kind, first, last): &(String, String, u16, u16)| {
+        let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        if ip.is_empty() { format!("{range}/{kind}") } else { format!("{}:{range}->{range}/{kind}", at(ip)) }
+    };
+    for port in sorted {
+        let (ip, kind) = (port.ip.clone().unwrap_or_default(), kind(port));
+        let number = port.private_port;
+        if !ip.is_empty() && port.public_port != Some(number) {
+            let public = port.public_port.unwrap_or_default();
+            moved.push(format!("{}:{public}->{number}/{kind}", at(&ip)));
+            continue;
+        }
+        match groups.iter_mut().find(|group| (&group.0, &group.1) == (&ip, &kind)) {
+            Some(group) if group.3.checked_add(1) == Some(number) => group.3 = number,
+            Some(group) => {
+                shown.push(range(group));
+                (group.2, group.3) = (number, number);
+            }
+            None => groups.push((ip, kind, number, number)),
+        }
+    }
+    shown.extend(groups.iter().map(range));
+    shown.extend(moved);
+    shown.join(", ")
 }
 
 #[cfg(test)]
@@ -226,6 +248,24 @@ mod tests {
         assert_eq!(parsed["name"], ["a", "b"]);
         assert_eq!(parsed["label"], ["x=y"]);
         assert!(filters(&["name".into()]).is_err());
+    }
+
+    #[test]
+    fn ports_in_a_row_are_shown_together() {
+        let port = |ip: &str, private, public| PortSummary {
+            ip: (!ip.is_empty()).then(|| ip.to_owned()),
+            private_port: private,
+            public_port: public,
+            typ: serde_json::from_str("\"tcp\"").unwrap(),
+        };
+        let all = [
+            port("0.0.0.0", 80, Some(80)),
+            port("0.0.0.0", 81, Some(81)),
+            port("::", 80, Some(80)),
+            port("0.0.0.0", 90, Some(8090)),
+            port("", 5000, None),
+        ];
+        assert_eq!(ports(&all), "0.0.0.0:80-81->80-81/tcp, [::]:80->80/tcp, 5000/tcp, 0.0.0.0:8090->90/tcp");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bollard::models::{
 };
 
 use super::files::read_bounded;
+use super::ports::{Bindings, bindings};
 use super::values::{
     parse_add_host, parse_cpus, parse_expose, parse_ip, parse_mac, parse_mount, parse_pair, parse_ulimit,
 };
@@ -63,7 +64,7 @@ pub fn request(
         image: Some(image.clone()),
         working_dir: flags.workdir.clone(),
         // An empty program resets the image's entry point.
-        exposed_ports: some(expose(&flags.expose)?),
+        exposed_ports: some(expose(&flags.expose, host_config.port_bindings.as_ref())?),
         entrypoint: flags.entrypoint.clone().map(|program| vec![program]),
         labels: Some(labels(&flags.label_file, &flags.label)?),
         stop_signal: flags.stop_signal.clone(),
@@ -140,7 +141,9 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
         oom_score_adj: flags.oom_score_adj.map(oom_score).transpose()?,
         pid_mode: flags.pid.clone(),
         pids_limit: flags.pids_limit,
+        port_bindings: Some(bindings(&flags.publish)?).filter(|bindings| !bindings.is_empty()),
         privileged: Some(flags.privileged),
+        publish_all_ports: flags.publish_all.then_some(true),
         readonly_rootfs: Some(flags.read_only),
         restart_policy: Some(parse_restart(flags.restart.as_deref().unwrap_or("no"))?),
         security_opt: some(
@@ -159,9 +162,14 @@ fn bytes(flag: &str, text: Option<&str>) -> Result<Option<i64>, FlagError> {
     text.map(|text| parse_bytes(flag, text)).transpose()
 }
 
-fn expose(texts: &[String]) -> Result<Vec<String>, FlagError> {
+/// What is published is exposed.
+fn expose(texts: &[String], published: Option<&Bindings>) -> Result<Vec<String>, FlagError> {
     let ports = texts.iter().map(|text| parse_expose(text)).collect::<Result<Vec<_>, _>>()?;
-    Ok(ports.concat())
+    let mut ports = ports.concat();
+    ports.extend(published.into_iter().flat_map(Bindings::keys).cloned());
+    ports.sort();
+    ports.dedup();
+    Ok(ports)
 }
 
 fn some<T>(values: Vec<T>) -> Option<Vec<T>> {

@@ -69,6 +69,12 @@ pub struct ContainerFlags {
     /// Expose a port or a range of ports
     #[arg(long, value_name = "PORT[-PORT][/PROTO]")]
     pub expose: Vec<String>,
+    /// Publish a container's port(s) to the host
+    #[arg(short, long, value_name = "[ADDRESS:][PORT:]PORT[/PROTO]")]
+    pub publish: Vec<String>,
+    /// Publish all exposed ports to random ports
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
     /// Attach a filesystem mount to the container: only type=tmpfs so far
     #[arg(long, value_name = "TYPE,TARGET,OPTIONS")]
     pub mount: Vec<String>,

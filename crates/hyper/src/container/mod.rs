@@ -4,6 +4,7 @@ mod body;
 mod files;
 mod flags;
 mod health;
+mod ports;
 mod restart;
 mod values;
 

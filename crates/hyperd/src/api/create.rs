@@ -163,8 +163,6 @@ mod tests {
             (json!({"Binds": ["/a:/b"]}), "Binds"),
             (json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}), "Mounts"),
             (json!({"VolumesFrom": ["x"]}), "VolumesFrom"),
-            (json!({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}), "PortBindings"),
-            (json!({"PublishAllPorts": true}), "PublishAllPorts"),
             (json!({"RestartPolicy": {"Name": "sometimes"}}), "sometimes"),
             (json!({"Devices": [{"PathOnHost": "/dev/x"}]}), "Devices"),
             (json!({"DeviceRequests": [{"Driver": "nvidia"}]}), "DeviceRequests"),
@@ -210,7 +208,8 @@ mod tests {
                 "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}], "Tmpfs": {"/tmp": "size=1m"},
                 "SecurityOpt": ["no-new-privileges", "seccomp=unconfined"], "CapAdd": ["NET_ADMIN"],
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10k", "max-file": "3"}},
-                "StorageOpt": {"size": "1G"}, "Annotations": {"io.hyper.pod": "p"},
+                "StorageOpt": {"size": "1G"}, "Annotations": {"io.hyper.pod": "p"}, "PublishAllPorts": true,
+                "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}], "81/tcp": null},
             },
         }))
         .unwrap();
@@ -222,6 +221,8 @@ mod tests {
         assert!(options.security.no_new_privileges && options.auto_remove);
         assert_eq!(options.security.seccomp, Seccomp::Unconfined);
         assert_eq!(options.storage_size, Some(1 << 30));
+        assert!(options.ports.all);
+        assert_eq!(options.ports.bindings["80/tcp"][0].ip, "127.0.0.1");
         let LogOptions::JsonFile { max_size, max_files, .. } = options.log else { panic!("logs to a file") };
         assert_eq!((max_size, max_files), (Some(10_000), 3));
     }

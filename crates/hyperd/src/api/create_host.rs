@@ -15,12 +15,10 @@ const RUNTIMES: [&str; 3] = ["", "hyper", "io.containerd.hyper.v2"];
 const LOG_FILES_MAX: u32 = 1000;
 
 /// Fields that are refused unless neutral, what else is neutral, and why.
-const REFUSED: [(&str, &str, &str); 34] = [
+const REFUSED: [(&str, &str, &str); 32] = [
     ("Binds", "", "volumes and bind mounts come later"),
     ("VolumesFrom", "", "volumes come later"),
     ("VolumeDriver", "", "volumes come later"),
-    ("PortBindings", "", "published ports come later"),
-    ("PublishAllPorts", "", "published ports come later"),
     ("Links", "", "links are not supported"),
     ("Cgroup", "", "a container's cgroup is in its own VM"),
     ("CgroupParent", "", "a container's cgroup is in its own VM"),
@@ -88,6 +86,7 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
     options.names.search = host.strings("DnsSearch")?;
     options.names.options = host.strings("DnsOptions")?;
     options.names.hosts = host.strings("ExtraHosts")?;
+    options.ports = super::ports::read(&mut host)?;
     options.resources = read_resources(&mut host)?;
     if let Value::Array(size) = host.take("ConsoleSize") {
         options.console_size = serde_json::from_value(Value::Array(size))

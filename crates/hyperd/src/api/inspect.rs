@@ -9,6 +9,7 @@ use hyper_engine::{
 use serde_json::{Map, Value, json};
 
 use super::create_host::log_config;
+use super::ports;
 use crate::http::{ApiError, Result, ok};
 use crate::route::Call;
 
@@ -62,15 +63,6 @@ pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
         let end = (0..=COMMAND_MAX).rev().find(|at| command.is_char_boundary(*at)).unwrap_or(0);
         command.truncate(end);
     }
-    let mut ports: Vec<Value> = Vec::new();
-    for port in &record.options.exposed_ports {
-        let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
-        if let Ok(number) = number.parse::<u16>()
-            && record.state.is_running()
-        {
-            ports.push(json!({"PrivatePort": number, "Type": kind}));
-        }
-    }
     let mut host = json!({"NetworkMode": info.network_mode()});
     if !record.options.annotations.is_empty() {
         host["Annotations"] = json!(record.options.annotations);
@@ -82,7 +74,7 @@ pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
         "ImageID": record.image_id,
         "Command": command,
         "Created": record.created.seconds(),
-        "Ports": ports,
+        "Ports": ports::summary(info),
         "Labels": record.options.labels,
         "State": record.state.status(),
         "Status": info.describe(now),
@@ -249,6 +241,8 @@ fn host_config(info: &ContainerInfo) -> Value {
         "OomScoreAdj": limits.oom_score_adj,
         "PidMode": pid_mode,
         "RestartPolicy": {"Name": options.restart.name(), "MaximumRetryCount": options.restart.retries()},
+        "PortBindings": ports::asked(&options.ports),
+        "PublishAllPorts": options.ports.all,
         "Privileged": security.privileged,
         "ReadonlyRootfs": security.readonly_rootfs,
         "SecurityOpt": list_or_null(&security.options),
@@ -294,14 +288,12 @@ fn host_config_of_later() -> Map<String, Value> {
     let value = json!({
         "Binds": null,
         "ContainerIDFile": "",
-        "PortBindings": {},
         "VolumeDriver": "",
         "VolumesFrom": null,
         "CgroupnsMode": "private",
         "IpcMode": "private",
         "Cgroup": "",
         "Links": null,
-        "PublishAllPorts": false,
         "UTSMode": "",
         "UsernsMode": "",
         "Runtime": "hyper",
@@ -376,15 +368,11 @@ fn network_id(info: &ContainerInfo) -> String {
 fn network_settings(info: &ContainerInfo) -> Value {
     let endpoint = endpoint(info);
     let of = |name: &str| endpoint[name].clone();
-    let ports = match info.record.state.is_running() {
-        true => info.record.options.exposed_ports.iter().map(|port| (port.clone(), Value::Null)).collect(),
-        false => Map::new(),
-    };
     json!({
         "Bridge": "",
         "SandboxID": sandbox(&info.record),
         "SandboxKey": "",
-        "Ports": ports,
+        "Ports": ports::settings(info),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,

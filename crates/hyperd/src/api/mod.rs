@@ -14,6 +14,7 @@ pub(crate) mod image_transfer;
 pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod pod;
+mod ports;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod template;

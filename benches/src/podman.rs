@@ -13,7 +13,11 @@ mount -t tmpfs tmpfs /sys/fs/cgroup
 for controller in $controllers; do
     mkdir /sys/fs/cgroup/$controller
     mount -t cgroup -o $controller cgroup /sys/fs/cgroup/$controller
-done";
+done
+if grep -q name=systemd /proc/self/cgroup; then
+    mkdir /sys/fs/cgroup/systemd
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+fi";
 
 /// Its configuration: without these limits it would raise those of this machine, which not every machine allows.
 const CONFIGURATION: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n";
@@ -51,6 +55,20 @@ impl Podman {
         start.elapsed()
     }
 
+    /// Starts a container for [`Podman::exec`].
+    pub fn start(&self, instance: &Instance) {
+        let line = format!("{} run -d --name exec {IMAGE} sleep 3600", self.storage);
+        instance.sh(&line).run().ok();
+    }
+
+    /// Runs `true` in the container that runs.
+    pub fn exec(&self, instance: &Instance) -> Duration {
+        let line = format!("{} exec exec true", self.storage);
+        let start = Instant::now();
+        instance.sh(&line).run().exits(0);
+        start.elapsed()
+    }
+
     /// Starts a pod of three containers that do nothing, and removes it afterwards.
     pub fn pod(&self, instance: &Instance) -> Duration {
         let podman = &self.storage;
@@ -67,7 +85,7 @@ impl Podman {
     pub fn remove(&self, instance: &Instance) {
         // Its bridge, its rules and its namespaces are removed with it: the instance's namespaces are all its own.
         let line = format!(
-            "{0} pod rm -af; {0} rmi -af; {0} system reset -f; umount -R /sys/fs/cgroup; \
+            "{0} pod rm -af; {0} rm -af -t 0; {0} rmi -af; {0} system reset -f; umount -R /sys/fs/cgroup; \
              ip link del cni-podman0 2>/dev/null; nft flush ruleset; umount /run/netns/* 2>/dev/null; \
              umount /run/netns 2>/dev/null; rm -rf {1}",
             self.storage,

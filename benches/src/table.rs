@@ -34,6 +34,12 @@ impl Table {
         println!("| {measure} | {} ms | | | ≤ {} ms {verdict} |", ours.as_millis(), bar.as_millis());
     }
 
+    /// Our samples, their median at most `bar`.
+    pub fn bounded(&mut self, measure: &str, ours: &[Duration], bar: Duration) {
+        let verdict = self.verdict(median(ours) <= bar);
+        println!("| {measure} | {} | | | ≤ {} ms {verdict} |", spread(ours), bar.as_millis());
+    }
+
     /// Our samples, with nobody to compare them with.
     pub fn alone(&mut self, measure: &str, ours: &[Duration]) {
         println!("| {measure} | {} | | | |", spread(ours));

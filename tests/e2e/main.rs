@@ -16,6 +16,7 @@ mod health;
 mod images;
 mod lifecycle;
 mod limits;
+mod logging;
 mod machine;
 mod network;
 mod pods;
@@ -62,6 +63,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("health", health::cases()),
         ("limits", limits::cases()),
         ("upkeep", upkeep::cases()),
+        ("logging", logging::cases()),
         ("system", system::cases()),
         ("templates", templates::cases()),
         ("template_faults", template_faults::cases()),

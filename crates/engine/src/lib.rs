@@ -26,6 +26,7 @@ mod ids;
 mod layer;
 mod life;
 mod list;
+mod logging;
 mod logs;
 mod names;
 mod options;

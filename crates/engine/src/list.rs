@@ -166,9 +166,10 @@ impl Engine {
             let taken = std::fs::metadata(writable).map_or(0, |metadata| metadata.blocks() * 512);
             (taken, self.shared.images.get(&record.image_id).map_or(0, |image| image.size))
         });
+        // Docker shows the path of json-file alone.
         let log = match record.options.log {
-            crate::options::LogOptions::None => None,
             crate::options::LogOptions::JsonFile { .. } => Some(self.places().log(&record.id)),
+            _ => None,
         };
         let network_id =
             self.network_id(if record.options.network == NetworkMode::None { "none" } else { "bridge" });

@@ -1,6 +1,6 @@
 //! Reading a container's log: docker's json-file format, over rotated files, with following.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
-use crate::options::LogOptions;
+use crate::logging;
 use crate::registry::Progress;
 
 /// Bytes read at once.
@@ -44,6 +44,8 @@ pub struct LogLine {
     pub time_text: String,
     /// What was written, with its newline if it had one.
     pub text: String,
+    /// Labels and variables that the log has with it.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Which entries to read.
@@ -72,6 +74,8 @@ struct Entry {
     stream: String,
     #[serde(default)]
     time: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 /// Entries of a log, one after the other.
@@ -110,15 +114,15 @@ impl Engine {
             return Err(EngineError::invalid("Bad parameters: you must choose at least one stream"));
         }
         let container = self.shared.registry.find(reference)?;
-        let log = container.lock().options.log.clone();
-        let LogOptions::JsonFile { max_files, .. } = log else {
+        let record = container.record();
+        let Some(max_files) = record.options.log.files() else {
             return Err(EngineError::new(
                 Kind::Unsupported,
                 "configured logging driver does not support reading",
             ));
         };
         let progress = container.progress.subscribe();
-        let path = self.places().log(&container.id);
+        let path = logging::path(self.places(), &record);
         LogStream::open(path, max_files, query, progress)
             .map_err(|error| EngineError::system("cannot read the container's log", error))
     }
@@ -234,9 +238,8 @@ impl LogStream {
 
     fn take(&mut self, line: &[u8]) {
         // A line that is no entry was cut by a crash.
-        let Ok(entry) = serde_json::from_slice::<Entry>(line) else { return };
-        let source = if entry.stream == "stderr" { LogSource::Stderr } else { LogSource::Stdout };
-        let time = Timestamp::parse(&entry.time).unwrap_or(Timestamp(0));
+        let Some(entry) = read_entry(line) else { return };
+        let (source, time) = (entry.source, entry.time);
         if self.query.until.is_some_and(|until| time > until) {
             self.done = true;
         }
@@ -245,7 +248,7 @@ impl LogStream {
             LogSource::Stderr => self.query.stderr,
         };
         if wanted && !self.done && self.query.since.is_none_or(|since| time >= since) {
-            self.ready.push_back(LogLine { source, time, time_text: entry.time, text: entry.log });
+            self.ready.push_back(entry);
         }
     }
 
@@ -295,6 +298,34 @@ impl Tail {
             self.skipping = true;
         }
     }
+}
+
+/// A line of either format as an entry.
+fn read_entry(line: &[u8]) -> Option<LogLine> {
+    if line.first() == Some(&b'{') {
+        let entry: Entry = serde_json::from_slice(line).ok()?;
+        return Some(LogLine {
+            source: if entry.stream == "stderr" { LogSource::Stderr } else { LogSource::Stdout },
+            time: Timestamp::parse(&entry.time).unwrap_or(Timestamp(0)),
+            time_text: entry.time,
+            text: entry.log,
+            attributes: entry.attrs,
+        });
+    }
+    let blank = line.iter().position(|byte| *byte == b' ')?;
+    let (head, text) = (std::str::from_utf8(&line[..blank]).ok()?, &line[blank + 1..]);
+    let letter = head.chars().next()?;
+    let time = Timestamp(head.get(letter.len_utf8()..)?.parse().ok()?);
+    let source = match letter.to_ascii_lowercase() {
+        'o' => LogSource::Stdout,
+        'e' => LogSource::Stderr,
+        _ => return None,
+    };
+    let mut text = String::from_utf8_lossy(text).into_owned();
+    if letter.is_ascii_lowercase() {
+        text.push('\n');
+    }
+    Some(LogLine { source, time, time_text: time.to_string(), text, attributes: BTreeMap::new() })
 }
 
 fn rotated(path: &Path, index: u32) -> PathBuf {

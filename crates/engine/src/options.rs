@@ -124,6 +124,25 @@ pub enum LogOptions {
         /// The options as the caller wrote them, for `inspect`.
         config: BTreeMap<String, String>,
     },
+    /// In a file of lines, as compact as they come.
+    Local {
+        /// Bytes after which a new file is begun.
+        max_size: u64,
+        /// Files kept.
+        max_files: u32,
+        /// The options as the caller wrote them.
+        config: BTreeMap<String, String>,
+    },
+    /// To a syslog daemon, and in a file for `logs`.
+    Syslog {
+        /// The options as the caller wrote them.
+        config: BTreeMap<String, String>,
+    },
+    /// To systemd's journal, and in a file for `logs`.
+    Journald {
+        /// The options as the caller wrote them.
+        config: BTreeMap<String, String>,
+    },
 }
 
 impl Default for LogOptions {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_image::{Image, RootAttributes, Store};
 use hyper_protocol::agent::RootDirectory;
-use hyper_protocol::shim::{ContainerConfig, Log, Phase as Step, Session};
+use hyper_protocol::shim::{ContainerConfig, Phase as Step, Session};
 use tokio::sync::SetOnce;
 
 use crate::boot::Steps;
@@ -13,10 +13,10 @@ use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
 use crate::layer::Journal;
-use crate::options::{ContainerRecord, LogOptions, NetworkMode, Phase};
+use crate::options::{ContainerRecord, NetworkMode, Phase};
 use crate::registry::{Container, Counted, PendingAttach, Pod};
 use crate::shim::{Layer, Shim};
-use crate::{names, podsock, spec};
+use crate::{logging, names, podsock, spec};
 
 /// Exit code of a container whose start failed for another reason than its program: docker's.
 const START_FAILED: i64 = 128;
@@ -224,12 +224,7 @@ impl Engine {
         root: &RootAttributes,
     ) -> Result<ContainerConfig> {
         let options = &record.options;
-        let log = match &options.log {
-            LogOptions::None => None,
-            LogOptions::JsonFile { max_size, max_files, .. } => {
-                Some(Log { path: self.places().log(&record.id), max_size: *max_size, max_files: *max_files })
-            }
-        };
+        let log = logging::shim_log(self.places(), record)?;
         Ok(ContainerConfig {
             user: (!options.user.is_empty()).then(|| options.user.clone()),
             groups: options.group_add.clone(),

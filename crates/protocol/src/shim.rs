@@ -134,7 +134,7 @@ pub struct ContainerConfig {
 }
 
 /// A log in docker's json-file format.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// The file.
@@ -144,6 +144,84 @@ pub struct Log {
     pub max_size: Option<u64>,
     /// Files kept, at least 1: `path`, `path.1`, …
     pub max_files: u32,
+    /// How entries are written.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// Written with every entry, in [`LogFormat::Json`].
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// Where entries go besides.
+    #[serde(default)]
+    pub remote: Option<RemoteLog>,
+}
+
+/// How entries of a log are written: one a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Docker's json-file.
+    #[default]
+    Json,
+    /// `o` or `e` for the stream (a capital where the line goes on in the next entry), nanoseconds since 1970-01-01 UTC in
+    /// decimal, a blank, the line.
+    Compact,
+}
+
+/// The host's own logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RemoteLog {
+    /// A syslog daemon.
+    Syslog(Syslog),
+    /// systemd's journal.
+    Journald {
+        /// Fields of every entry.
+        fields: BTreeMap<String, String>,
+    },
+}
+
+/// A syslog daemon and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syslog {
+    /// Where it is.
+    pub address: SyslogAddress,
+    /// Facility, 0 to 23.
+    pub facility: u8,
+    /// The form of messages.
+    pub format: SyslogFormat,
+    /// Who speaks.
+    pub tag: String,
+}
+
+/// Where a syslog daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogAddress {
+    /// On this host, wherever that is usual.
+    Local,
+    /// A unix socket, of streams or datagrams.
+    Unix(PathBuf),
+    /// A unix socket of datagrams.
+    UnixDatagram(PathBuf),
+    /// Host and port.
+    Udp(String),
+    /// Host and port.
+    Tcp(String),
+}
+
+/// The form of syslog messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogFormat {
+    /// As local daemons expect: RFC 3164 without a host.
+    Unix,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424.
+    Rfc5424,
+    /// RFC 5424 with microseconds.
+    Rfc5424Micro,
 }
 
 /// A process to add.

@@ -83,7 +83,8 @@ async fn make(pod: &Arc<Pod>, request: &NewContainer) -> Result<String, Unmade> 
     let log = match request.config.log.clone() {
         None => None,
         Some(log) => Some(JsonLog::open(log.clone()).map_err(|error| {
-            ShimError::failed(&format!("cannot open log {}", log.path.display()), &error)
+            // Docker's words.
+            ShimError::failed("failed to initialize logging driver", &error)
         })?),
     };
     let target = Target { container: request.id.clone(), exec: None };
@@ -455,7 +456,7 @@ mod tests {
         let (pod, guest) = pod(dir.path(), false).await;
         let mut request = container(dir.path(), "c1", &["layer"]);
         let log = dir.path().join("log");
-        request.config.log = Some(Log { path: log.clone(), max_size: None, max_files: 1 });
+        request.config.log = Some(Log { path: log.clone(), max_size: None, max_files: 1, ..Log::default() });
         create(&pod, request).await.unwrap();
         let process = pod.container("c1").unwrap().process.clone();
         let mut pieces = process.fanout.attach(BOTH).unwrap();

@@ -212,7 +212,7 @@ async fn log_has_every_byte_and_a_stopped_client_stops_the_writer() {
     let shim = Shim::start("pod6").await;
     shim.boot(&shim.config(&guest)).await;
     let path = shim.dir.path().join("c1-json.log");
-    let log = Log { path: path.clone(), max_size: None, max_files: 1 };
+    let log = Log { path: path.clone(), max_size: None, max_files: 1, ..Log::default() };
     let config = ContainerConfig { log: Some(log), ..Default::default() };
     shim.create("c1", New { args: &["seq", "200000"], config, ..New::default() }).await.unwrap();
     let stopped = shim.attach("c1", None, false).await;

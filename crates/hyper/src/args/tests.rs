@@ -154,7 +154,7 @@ fn flags_become_the_apis_fields() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let table: [(&[&str], &str); 19] = [
+    let table: [(&[&str], &str); 17] = [
         (&["-v", "/a:/b"], "--volume"),
         (&["--mount", "type=bind,src=/a,dst=/b"], "--mount"),
         (&["-p", "80:x"], "--publish"),
@@ -164,8 +164,6 @@ fn what_is_not_supported_is_refused_by_name() {
         (&["--network", "host"], "--network"),
         (&["--uts", "host"], "--uts"),
         (&["--runtime", "runc"], "--runtime"),
-        (&["--log-driver", "syslog"], "--log-driver"),
-        (&["--log-opt", "tag=x"], "--log-opt"),
         (&["--security-opt", "seccomp="], "--security-opt"),
         (&["--cpuset-cpus", "0"], "--cpuset-cpus"),
         (&["--oom-kill-disable"], "--oom-kill-disable"),

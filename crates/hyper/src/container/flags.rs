@@ -173,10 +173,10 @@ pub struct ContainerFlags {
     /// Attach to STDIN, STDOUT or STDERR
     #[arg(short, long, value_name = "STREAM")]
     pub attach: Vec<String>,
-    /// Logging driver for the container: json-file or none
+    /// Logging driver for the container: json-file, local, journald, syslog or none
     #[arg(long, value_name = "DRIVER")]
     pub log_driver: Option<String>,
-    /// Log driver options: max-size, max-file
+    /// Log driver options
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
     /// Restart policy to apply when a container exits: no, on-failure[:N], always, unless-stopped

@@ -178,7 +178,7 @@ mod tests {
             (json!({"OomKillDisable": true}), "OomKillDisable"),
             (json!({"MemorySwappiness": 10}), "MemorySwappiness"),
             (json!({"Links": ["a:b"]}), "Links"),
-            (json!({"LogConfig": {"Type": "syslog"}}), "syslog"),
+            (json!({"LogConfig": {"Type": "gelf"}}), "gelf"),
             (json!({"StorageOpt": {"x": "1"}}), "StorageOpt"),
             (json!({"SecurityOpt": ["label=disable:x", "nosuch"]}), "SecurityOpt"),
             (json!({"Runtime": "nvidia"}), "nvidia"),

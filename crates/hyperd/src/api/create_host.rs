@@ -1,7 +1,5 @@
 //! The `HostConfig` of a request for a container.
 
-use std::collections::BTreeMap;
-
 use hyper_engine::{ContainerOptions, LogOptions, NetworkMode, Resources, RestartPolicy, Seccomp, Ulimit};
 use serde_json::{Value, json};
 
@@ -10,9 +8,6 @@ use crate::http::{ApiError, Result};
 
 /// Names under which clients may ask for this runtime.
 const RUNTIMES: [&str; 3] = ["", "hyper", "io.containerd.hyper.v2"];
-
-/// Most rotated files of a log.
-const LOG_FILES_MAX: u32 = 1000;
 
 /// Fields that are refused unless neutral, what else is neutral, and why.
 const REFUSED: [(&str, &str, &str); 32] = [
@@ -111,53 +106,7 @@ fn read_log(host: &mut Fields) -> Result<LogOptions> {
     let driver = log.string("Type")?;
     let config = log.string_map("Config")?;
     log.finish()?;
-    match driver.as_str() {
-        "none" if config.is_empty() => return Ok(LogOptions::None),
-        "none" => return Err(ApiError::invalid("log driver none takes no options")),
-        "" | "json-file" => {}
-        other => {
-            return Err(ApiError::unsupported(format!(
-                "log driver {other} is not supported: there are json-file and none"
-            )));
-        }
-    }
-    let (mut max_size, mut max_files) = (None, 1);
-    for (name, value) in &config {
-        let invalid = || ApiError::invalid(format!("invalid value for log option {name}: {value:?}"));
-        match name.as_str() {
-            "max-size" if value == "-1" => {}
-            "max-size" => max_size = Some(decimal_size(value).filter(|size| *size > 0).ok_or_else(invalid)?),
-            "max-file" => {
-                max_files =
-                    value.parse().ok().filter(|count| (1..=LOG_FILES_MAX).contains(count)).ok_or_else(
-                        || ApiError::invalid("max-file cannot be less than 1 or more than 1000"),
-                    )?;
-            }
-            other => {
-                return Err(ApiError::invalid(format!("unknown log opt '{other}' for json-file log driver")));
-            }
-        }
-    }
-    if max_files > 1 && max_size.is_none() {
-        return Err(ApiError::invalid("max-file needs max-size: without it no second file is ever begun"));
-    }
-    Ok(LogOptions::JsonFile { max_size, max_files, config })
-}
-
-/// Bytes of `10k`, `1.5m`: powers of 1000, as docker's log options have them.
-fn decimal_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number: f64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" => 1e3,
-        "m" | "mb" => 1e6,
-        "g" | "gb" => 1e9,
-        "t" | "tb" => 1e12,
-        _ => return None,
-    };
-    let size = number * unit;
-    (size.is_finite() && size < 1e18).then_some(size as u64)
+    Ok(LogOptions::parse(&driver, config)?)
 }
 
 fn read_storage(host: &mut Fields) -> Result<Option<u64>> {
@@ -322,24 +271,5 @@ fn read_modes(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {
 
 /// The log's options as `inspect` shows them.
 pub(super) fn log_config(log: &LogOptions) -> Value {
-    match log {
-        LogOptions::None => json!({"Type": "none", "Config": {}}),
-        LogOptions::JsonFile { config, .. } => {
-            json!({"Type": "json-file", "Config": config as &BTreeMap<String, String>})
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_sizes_are_decimal() {
-        assert_eq!(decimal_size("10k"), Some(10_000));
-        assert_eq!(decimal_size("1.5m"), Some(1_500_000));
-        for bad in ["", "k", "1x", "1e9", "-1"] {
-            assert_eq!(decimal_size(bad), None, "{bad}");
-        }
-    }
+    json!({"Type": log.driver(), "Config": log.config()})
 }

@@ -1,7 +1,5 @@
 //! A container's log.
 
-use std::collections::BTreeMap;
-
 use hyper::header::{HeaderName, HeaderValue};
 use hyper_engine::{LogLine, LogQuery, LogSource, Timestamp};
 
@@ -19,7 +17,6 @@ pub(crate) async fn logs(call: Call, id: &str) -> Result {
     let (timestamps, details) = (timed || call.query.bool("timestamps"), call.query.bool("details"));
     let record = call.app.engine.record(id)?;
     let tty = record.options.tty && !timed;
-    let labels = details.then(BTreeMap::<String, String>::new);
     let mut lines = call.app.engine.logs(&record.id, query)?;
     let (sender, mut reply) = crate::http::stream(hijack::content_type(call.version, tty));
     if timed {
@@ -33,9 +30,13 @@ pub(crate) async fn logs(call: Call, id: &str) -> Result {
             };
             match line {
                 Ok(Some(mut line)) => {
-                    if labels.is_some() {
-                        // No label or variable is kept in the log: the details are empty.
-                        line.text.insert(0, ' ');
+                    if details {
+                        let each = line
+                            .attributes
+                            .iter()
+                            .map(|(key, value)| format!("{}={}", encode(key), encode(value)));
+                        let shown = each.collect::<Vec<_>>().join(",");
+                        line.text.insert_str(0, &format!("{shown} "));
                     }
                     if sender.send(frame(&line, tty, timestamps)).await.is_err() {
                         return;
@@ -50,6 +51,19 @@ pub(crate) async fn logs(call: Call, id: &str) -> Result {
         }
     });
     Ok(reply)
+}
+
+/// Text as Go's `url.QueryEscape` has it.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            b' ' => "+".to_owned(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 fn parse(query: &Query) -> Result<LogQuery> {
@@ -109,6 +123,7 @@ mod tests {
             time: Timestamp(0),
             time_text: "1970-01-01T00:00:00.000000000Z".into(),
             text: "hi\n".into(),
+            attributes: Default::default(),
         };
         assert_eq!(frame(&line, false, false), b"\x02\0\0\0\0\0\0\x03hi\n");
         assert_eq!(frame(&line, true, true), b"1970-01-01T00:00:00.000000000Z hi\n");

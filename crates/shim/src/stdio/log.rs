@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hyper_protocol::agent::Output;
-use hyper_protocol::shim::Log;
+use hyper_protocol::shim::{Log, LogFormat};
 
+use super::remote::Remote;
 use crate::clock;
 
 /// Longest piece of a line in one entry (docker's `defaultBufSize` in `daemon/logger/copier.go`).
@@ -22,6 +23,9 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct JsonLog {
     config: Log,
+    /// [`Log::attributes`] as they stand in an entry.
+    attributes: String,
+    remote: Option<Remote>,
     file: Option<File>,
     length: u64,
     stdout: Vec<u8>,
@@ -42,7 +46,10 @@ impl JsonLog {
         }
         let file = open(&config.path)?;
         let length = file.metadata()?.len();
+        let remote = config.remote.clone().map(Remote::open).transpose()?;
         Ok(Self {
+            attributes: attributes(&config),
+            remote,
             config,
             file: Some(file),
             length,
@@ -57,7 +64,7 @@ impl JsonLog {
     pub fn write(&mut self, output: Output, bytes: &[u8]) {
         let mut held = std::mem::take(self.held(output));
         let mut entries = Vec::new();
-        let now = clock::rfc3339(clock::unix_ns());
+        let now = clock::unix_ns();
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = LINE_MAX - held.len();
@@ -69,10 +76,8 @@ impl JsonLog {
             held.extend_from_slice(piece);
             rest = &rest[piece.len()..];
             if ends {
-                entry(&mut entries, output, &held, &now);
+                self.line(&mut entries, output, &held, now);
                 held.clear();
-                // Entries end up in files of a bounded size one by one.
-                self.append(&mut entries);
             }
         }
         *self.held(output) = held;
@@ -82,9 +87,7 @@ impl JsonLog {
     pub fn end(&mut self, output: Output) {
         let held = std::mem::take(self.held(output));
         if !held.is_empty() {
-            let mut entries = Vec::new();
-            entry(&mut entries, output, &held, &clock::rfc3339(clock::unix_ns()));
-            self.append(&mut entries);
+            self.line(&mut Vec::new(), output, &held, clock::unix_ns());
         }
     }
 
@@ -100,8 +103,19 @@ impl JsonLog {
         }
     }
 
-    fn append(&mut self, entry: &mut Vec<u8>) {
-        if let Err(error) = self.try_append(entry) {
+    /// Logs a line, or a piece of one. Entries end up in files of a bounded size one by one.
+    fn line(&mut self, buffer: &mut Vec<u8>, output: Output, line: &[u8], now: i64) {
+        match self.config.format {
+            LogFormat::Json => entry(buffer, output, line, &self.attributes, &clock::rfc3339(now)),
+            LogFormat::Compact => compact(buffer, output, line, now),
+        }
+        let kept = self.try_append(buffer);
+        buffer.clear();
+        let sent = match &mut self.remote {
+            Some(remote) => remote.send(output, line, now),
+            None => Ok(()),
+        };
+        if let Err(error) = kept.and(sent) {
             self.lost += 1;
             if self.warned.is_none_or(|warned| warned.elapsed() > WARN_EVERY) {
                 self.warned = Some(Instant::now());
@@ -109,7 +123,6 @@ impl JsonLog {
                 tracing::warn!(%path, lost, %error, "output is not logged");
             }
         }
-        entry.clear();
     }
 
     fn try_append(&mut self, entry: &[u8]) -> io::Result<()> {
@@ -162,8 +175,32 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
+/// `"attrs":{…},`, or nothing where there are none.
+fn attributes(config: &Log) -> String {
+    if config.attributes.is_empty() {
+        return String::new();
+    }
+    let object = serde_json::to_string(&config.attributes).unwrap_or_else(|_| "{}".to_owned());
+    format!("\"attrs\":{object},")
+}
+
+/// One entry of [`LogFormat::Compact`]. A line ends where its entry does, so none is inside.
+fn compact(into: &mut Vec<u8>, output: Output, line: &[u8], unix_ns: i64) {
+    let whole = line.last() == Some(&b'\n');
+    let letter = match (output, whole) {
+        (Output::Stdout, true) => 'o',
+        (Output::Stdout, false) => 'O',
+        (Output::Stderr, true) => 'e',
+        (Output::Stderr, false) => 'E',
+    };
+    // Writing to memory does not fail.
+    let _ = write!(into, "{letter}{unix_ns} ");
+    into.extend_from_slice(if whole { &line[..line.len() - 1] } else { line });
+    into.push(b'\n');
+}
+
 /// One entry: `{"log":"…\n","stream":"stdout","time":"…"}` and a line end.
-fn entry(into: &mut Vec<u8>, output: Output, line: &[u8], time: &str) {
+fn entry(into: &mut Vec<u8>, output: Output, line: &[u8], attributes: &str, time: &str) {
     into.extend_from_slice(b"{\"log\":\"");
     escape(into, &String::from_utf8_lossy(line));
     let stream = match output {
@@ -171,7 +208,7 @@ fn entry(into: &mut Vec<u8>, output: Output, line: &[u8], time: &str) {
         Output::Stderr => "stderr",
     };
     // Writing to memory does not fail.
-    let _ = writeln!(into, "\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}");
+    let _ = writeln!(into, "\",\"stream\":\"{stream}\",{attributes}\"time\":\"{time}\"}}");
 }
 
 /// A JSON string's inside as docker writes it: safe to put into a web page as well.
@@ -196,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn log(dir: &Path, max_size: Option<u64>, max_files: u32) -> JsonLog {
-        JsonLog::open(Log { path: dir.join("c-json.log"), max_size, max_files }).unwrap()
+        JsonLog::open(Log { path: dir.join("c-json.log"), max_size, max_files, ..Log::default() }).unwrap()
     }
 
     fn entries(path: &Path) -> Vec<(String, String)> {
@@ -212,7 +249,7 @@ mod tests {
     #[test]
     fn entry_has_dockers_form() {
         let mut bytes = Vec::new();
-        entry(&mut bytes, Output::Stderr, b"<a&\"b\\>\t\xff\x1b\n", "2026-11-22T08:34:57Z");
+        entry(&mut bytes, Output::Stderr, b"<a&\"b\\>\t\xff\x1b\n", "", "2026-11-22T08:34:57Z");
         let expected = "{\"log\":\"\\u003ca\\u0026\\\"b\\\\\\u003e\\u0009\u{fffd}\\u001b\\n\",\"stream\":\"stderr\",\"time\":\"2026-11-22T08:34:57Z\"}\n";
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
@@ -273,7 +310,9 @@ mod tests {
     #[test]
     fn full_disk_is_counted_and_leaves_no_half_entry() {
         // `/dev/full` fails every write as a full disk does.
-        let mut log = JsonLog::open(Log { path: "/dev/full".into(), max_size: None, max_files: 1 }).unwrap();
+        let mut log =
+            JsonLog::open(Log { path: "/dev/full".into(), max_size: None, max_files: 1, ..Log::default() })
+                .unwrap();
         log.write(Output::Stdout, b"one\ntwo\n");
         assert_eq!(log.lost(), 2);
     }
@@ -282,8 +321,11 @@ mod tests {
     fn nonsense_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        assert!(JsonLog::open(Log { path: path.clone(), max_size: None, max_files: 0 }).is_err());
-        assert!(JsonLog::open(Log { path, max_size: Some(0), max_files: 1 }).is_err());
+        assert!(
+            JsonLog::open(Log { path: path.clone(), max_size: None, max_files: 0, ..Log::default() })
+                .is_err()
+        );
+        assert!(JsonLog::open(Log { path, max_size: Some(0), max_files: 1, ..Log::default() }).is_err());
     }
 
     proptest! {

@@ -12,6 +12,7 @@ mod history;
 mod input;
 mod log;
 mod pump;
+mod remote;
 mod session;
 
 pub use client::{Attachment, Membership, serve};

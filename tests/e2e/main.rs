@@ -33,6 +33,7 @@ mod templates;
 mod terminal;
 mod trees;
 mod upkeep;
+mod volumes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,6 +56,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("bad_input", bad_input::cases()),
         ("bad_images", bad_images::cases()),
         ("trees", trees::cases()),
+        ("volumes", volumes::cases()),
         ("servers", servers::cases()),
         ("crash", crash::cases()),
         ("survival", survival::cases()),

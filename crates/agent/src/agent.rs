@@ -24,6 +24,7 @@ use crate::process::Process;
 use crate::reaper::Reaper;
 use crate::rootfs::Rootfs;
 use crate::spec::{self, Resources, Spec};
+use crate::volumes::{Held, Volumes};
 use crate::{devicefilter, memory, steps, usage};
 
 /// Most containers of a pod.
@@ -63,6 +64,7 @@ pub struct Agent {
     places: Places,
     disks: Box<dyn Disks>,
     usual_devices: devicefilter::Usual,
+    volumes: Volumes,
     reaper: Reaper,
     containers: RefCell<BTreeMap<Id, Rc<Container>>>,
     /// Names whose containers are being made or deleted.
@@ -78,6 +80,7 @@ struct Container {
     devices: RefCell<Option<devicefilter::Attached>>,
     /// `None` once it is released.
     rootfs: RefCell<Option<Rootfs>>,
+    volumes: RefCell<Held>,
     directory: PathBuf,
     paused: Cell<bool>,
     filter: Option<Rc<Filter>>,
@@ -101,7 +104,10 @@ impl Agent {
     /// # Errors
     /// Signals cannot be listened for.
     pub fn new(places: Places, disks: Box<dyn Disks>, orphans: bool) -> Result<Rc<Agent>, Failed> {
+        // No container has such a name.
+        let volumes = Volumes::new(places.run.join("@volumes"));
         Ok(Rc::new(Agent {
+            volumes,
             places,
             disks,
             usual_devices: devicefilter::Usual::load(),
@@ -245,11 +251,23 @@ impl Agent {
             &directory.join("fs"),
         )
         .await;
+        let held = match &rootfs {
+            Ok(_) => self.volumes.hold(&*self.disks, &wanted.volumes).await,
+            Err(_) => Ok(Held::default()),
+        };
+        let (rootfs, held) = match (rootfs, held) {
+            (Ok(mut rootfs), Err(failed)) => {
+                rootfs.release(|node| self.uses(node)).await;
+                (Err(failed), Held::default())
+            }
+            (rootfs, held) => (rootfs, held.unwrap_or_default()),
+        };
         let cgroup =
             rootfs.and_then(|rootfs| Ok((rootfs, Cgroup::create(&self.places.cgroups, &wanted.id)?)));
         let (rootfs, cgroup) = match cgroup {
             Ok(made) => made,
             Err(failed) => {
+                self.volumes.release(held).await;
                 let _ = fs::remove_dir_all(&directory);
                 return Err(failed);
             }
@@ -261,6 +279,7 @@ impl Agent {
             cgroup,
             devices: RefCell::default(),
             rootfs: RefCell::new(Some(rootfs)),
+            volumes: RefCell::new(held),
             directory,
             paused: Cell::new(false),
             filter,
@@ -294,7 +313,8 @@ impl Agent {
         let files = write_files(&container.directory, files)?;
         let root = container.rootfs.borrow().as_ref().map(|rootfs| rootfs.path().to_owned());
         let root = root.ok_or_else(|| Failed::wrong_state("the container has no root filesystem"))?;
-        let plan = root::Plan::new(spec, root, files)?;
+        let volumes = container.volumes.borrow().places.clone();
+        let plan = root::Plan::new(spec, root, files, &volumes)?;
         let names = own_names(spec);
         steps::since("plan files", start);
         let place = Place::New {
@@ -415,14 +435,18 @@ impl Agent {
         container.cgroup.remove().await?;
         let rootfs = container.rootfs.borrow_mut().take();
         if let Some(mut rootfs) = rootfs {
-            let others: Vec<_> = self.containers.borrow().values().cloned().collect();
-            let used = |node: &Path| {
-                others.iter().any(|other| other.rootfs.borrow().as_ref().is_some_and(|r| r.uses(node)))
-            };
-            rootfs.release(used).await;
+            rootfs.release(|node| self.uses(node)).await;
         }
+        let held = container.volumes.take();
+        self.volumes.release(held).await;
         container.execs.borrow_mut().clear();
         fs::remove_dir_all(&container.directory).attempt(|| "remove the container's files".to_owned())
+    }
+
+    /// Whether the root filesystem of a container is mounted from this disk.
+    fn uses(&self, node: &Path) -> bool {
+        let containers = self.containers.borrow();
+        containers.values().any(|other| other.rootfs.borrow().as_ref().is_some_and(|r| r.uses(node)))
     }
 
     fn list(&self) -> Vec<Known> {

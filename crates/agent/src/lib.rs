@@ -5,7 +5,9 @@
 //! `disks`, `rootfs`, `cgroup` and `devicefilter` to `container`, whose `launch` runs in the forked child; `process` and
 //! `stdio` are the agent's side of that child, `reaper` its end. `pod`, `network` and `memory` are what containers
 //! of the pod share, `usage` what they use; `steps` keeps
-//! account of the time it all takes. `init` is what runs a container's program where the container wants an init. `uevent` and `deadline` wait for what the kernel does in its own time.
+//! account of the time it all takes, `volumes` of what containers have beside their root filesystems. `init` is what runs
+//! a container's program where the container wants an init. `uevent` and `deadline` wait for what the kernel does in its
+//! own time.
 
 mod agent;
 mod boot;
@@ -31,6 +33,7 @@ mod stdio;
 mod steps;
 mod uevent;
 mod usage;
+mod volumes;
 
 pub use agent::{Agent, Places};
 pub use boot::{power_off, run};

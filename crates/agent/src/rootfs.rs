@@ -23,7 +23,7 @@ use crate::steps;
 const MAX_LAYERS: usize = 500;
 
 /// How long the kernel may take to let go of a disk after its last mount has gone.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const LET_GO: Duration = Duration::from_secs(2);
 
 /// A mounted root filesystem.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Rootfs {
             let name = node.file_name().unwrap_or_default();
             let used = Path::new("/sys/fs").join(filesystem).join(name);
             if !shared(&node) {
-                until(PATIENCE, || !used.exists()).await;
+                until(LET_GO, || !used.exists()).await;
             }
         }
     }

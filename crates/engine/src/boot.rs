@@ -170,8 +170,12 @@ impl Shared {
         steps: &Steps,
         make: [impl AsyncFnOnce(&Shim) -> Result<()>; 2],
     ) -> Result<Booted> {
+        let shares =
+            self.registry.in_pod(&pod.id).iter().any(|member| member.lock().options.mounts.needs_share());
+        // A VM that was kept ready cannot share anything.
+        let woken = if shares { None } else { self.wake(pod, steps).await };
         let [make, again] = make;
-        let make = if let Some((shim, config)) = self.wake(pod, steps).await {
+        let make = if let Some((shim, config)) = woken {
             let made = make(&shim).await;
             if made.is_ok() || vm_runs(&shim).await {
                 return Ok(Booted { shim, made, config });
@@ -207,6 +211,7 @@ impl Shared {
         }
         let record = pod.record();
         config.interfaces = endpoint.iter().map(interface).collect();
+        config.share = shares;
         let configured = shim.configure(&config).await;
         let booted = async {
             configured?;
@@ -244,6 +249,7 @@ impl Shared {
             autostop,
             boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
             templates: self.templates.directory_for(options.template),
+            share: false,
         })
     }
 

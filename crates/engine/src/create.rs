@@ -110,6 +110,30 @@ impl Engine {
         mut options: ContainerOptions,
         image: &Image,
     ) -> Result<()> {
+        if !options.mounts.is_wanted() {
+            return self.create_placed(id, name, options, image).await;
+        }
+        // What it is to have must not be removed before it has it.
+        let _changing = self.shared.volumes.changing.lock().await;
+        let resolved = self.resolve(&mut options.mounts, &options.tmpfs).await;
+        let made: Vec<String> = options.mounts.anonymous_names().collect();
+        let created = match resolved {
+            Ok(()) => self.create_placed(id, name, options, image).await,
+            Err(error) => Err(error),
+        };
+        if created.is_err() {
+            self.forget_volumes(&made).await;
+        }
+        created
+    }
+
+    async fn create_placed(
+        &self,
+        id: &str,
+        name: &str,
+        mut options: ContainerOptions,
+        image: &Image,
+    ) -> Result<()> {
         let created = Timestamp::now();
         let _membership = self.shared.membership.lock().await;
         let place = self.place(id, &mut options, created)?;
@@ -198,7 +222,10 @@ impl Engine {
         }
         Ok(Place::New(Box::new(PodRecord {
             // That of a VM that is ready, if it starts soon.
-            id: self.shared.reserve(&pod).unwrap_or_else(ids::pod_id),
+            id: match options.mounts.needs_share() {
+                true => ids::pod_id(),
+                false => self.shared.reserve(&pod).unwrap_or_else(ids::pod_id),
+            },
             name,
             explicit: false,
             created,

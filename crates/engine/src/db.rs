@@ -3,6 +3,8 @@
 //! One SQLite file, write-ahead log, every commit synced: what a request was told to be done is still so
 //! after a crash. Memory holds the same records; the database is written first.
 
+mod volumes;
+
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,7 +23,7 @@ use crate::options::{ContainerOptions, ContainerRecord, PodRecord, State};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema from its index to the next version; never edited, only appended to.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // 1: pods and the containers in them
     "CREATE TABLE pods (
          id TEXT PRIMARY KEY,
@@ -52,6 +54,8 @@ const MIGRATIONS: [&str; 3] = [
          container TEXT PRIMARY KEY REFERENCES containers (id) ON DELETE CASCADE,
          health TEXT NOT NULL
      ) STRICT;",
+    // 4: volumes
+    volumes::MIGRATION,
 ];
 
 /// How long the exit code of a container that removed itself can be asked for: longer than a client needs to find a

@@ -22,6 +22,7 @@ use crate::places::{Places, RootLock};
 use crate::pool::Pool;
 use crate::registry::{Container, Registry};
 use crate::templates::Templates;
+use crate::volumes::Volumes;
 
 /// How long a daemon that ends waits for VMs that are ending.
 const ENDINGS: Duration = Duration::from_secs(10);
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) templates: Templates,
     pub(crate) pool: Pool,
     pub(crate) admission: Admission,
+    pub(crate) volumes: Volumes,
     /// Held for reading while the VM of a container ends that nobody knows any more, or a template is made.
     pub(crate) endings: tokio::sync::RwLock<()>,
     /// Held for reading while a container is made of an image, for writing while images are removed.
@@ -185,9 +187,11 @@ impl Shared {
                 id
             }
         };
+        let volumes = Volumes::open(&config.places.volumes(), db.volumes()?);
         let accelerator = db.setting(Setting::Accelerator)?;
         let forwards = Forwards::new(&config.places.instance_id(), config.places.is_default_root())?;
         Ok(Self {
+            volumes,
             layers: Layers::new(config.places.cache()),
             templates: Templates::new(config.templates.clone()),
             // Without templates each would be a boot that nobody asked for.

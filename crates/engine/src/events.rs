@@ -17,7 +17,7 @@ const BACKLOG: usize = 1024;
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// `container`, `image`, `network` or `pod`.
+    /// `container`, `image`, `network`, `pod` or `volume`.
     pub kind: &'static str,
     /// What (`create`, `start`, `die`, …).
     pub action: String,
@@ -123,7 +123,7 @@ fn passes(event: &Event, filters: &Filters) -> bool {
         && any("daemon", &|_| true)
         && any("container", &|wanted| is_about("container", wanted))
         && any("network", &|wanted| is_about("network", wanted))
-        && any("volume", &|_| false)
+        && any("volume", &|wanted| event.kind == "volume" && event.actor == wanted)
         && any("pod", &|wanted| {
             is_about("pod", wanted) || event.attributes.get("pod").is_some_and(|pod| pod == wanted)
         })

@@ -99,6 +99,30 @@ impl Layers {
     }
 }
 
+/// Makes an image of an empty filesystem of `size` bytes at `path`, for a volume: with the journal that mke2fs finds right
+/// for the size, for it is meant to be synced much.
+pub(crate) async fn make_volume(path: &Path, size: u64) -> Result<()> {
+    let program = program()?;
+    let partial = path.with_extension("partial");
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial);
+    let made = async {
+        let file = file.map_err(|source| file_error(path, source))?;
+        file.set_len(size).map_err(|source| file_error(path, source))?;
+        let mut command = Command::new(&program);
+        command
+            .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096"])
+            .args(["-E", "assume_storage_prezeroed=1,nodiscard,root_owner=0:0"])
+            .arg(&partial);
+        run(command, &program, size).await?;
+        file.sync_all().and_then(|()| fs::rename(&partial, path)).map_err(|source| file_error(path, source))
+    };
+    let made = made.await;
+    if made.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    made
+}
+
 fn file_error(path: &Path, source: io::Error) -> EngineError {
     let full = source.kind() == io::ErrorKind::StorageFull;
     let error = EngineError::system(format!("cannot make writable layer {}", path.display()), source);
@@ -119,10 +143,7 @@ pub(crate) fn mke2fs() -> Option<PathBuf> {
 /// `assume_storage_prezeroed` tells the filesystem, so that no guest zeroes them later. No blocks are reserved
 /// for root, and there is no room for growing.
 async fn make(path: &Path, size: u64, journal: Journal) -> Result<()> {
-    let program = mke2fs().ok_or_else(|| {
-        EngineError::new(Kind::System, "cannot make a writable layer: mke2fs is not installed")
-            .with_hint("install the package e2fsprogs")
-    })?;
+    let program = program()?;
     let file = File::create(path).map_err(|source| file_error(path, source))?;
     file.set_len(size).map_err(|source| file_error(path, source))?;
     let content = directories().map_err(|source| file_error(path, source))?;
@@ -131,13 +152,27 @@ async fn make(path: &Path, size: u64, journal: Journal) -> Result<()> {
         Journal::Kept => vec!["-O", "^resize_inode", "-J", &journal_size],
         Journal::None => vec!["-O", "^resize_inode,^has_journal"],
     };
-    let output = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096"])
         .args(journal)
         .args(["-E", "assume_storage_prezeroed=1,nodiscard,root_owner=0:0"])
         .arg("-d")
         .arg(content.path())
-        .arg(path)
+        .arg(path);
+    run(command, &program, size).await
+}
+
+fn program() -> Result<PathBuf> {
+    mke2fs().ok_or_else(|| {
+        EngineError::new(Kind::System, "cannot make a filesystem: mke2fs is not installed")
+            .with_hint("install the package e2fsprogs")
+    })
+}
+
+/// Runs mke2fs.
+async fn run(mut command: Command, program: &Path, size: u64) -> Result<()> {
+    let output = command
         .env("LC_ALL", "C")
         .kill_on_drop(true)
         .output()

@@ -28,6 +28,7 @@ mod life;
 mod list;
 mod logging;
 mod logs;
+mod mounts;
 mod names;
 mod options;
 mod places;
@@ -47,6 +48,7 @@ mod stats;
 mod templates;
 mod update;
 mod validate;
+mod volumes;
 
 pub use attach::{Attachment, ProcessStream};
 pub use clock::{Timestamp, human_duration};
@@ -69,6 +71,7 @@ pub use layer::{DEFAULT_SIZE as DEFAULT_STORAGE_SIZE, parse_bytes, parse_size};
 pub use life::{WaitCondition, Waiting};
 pub use list::{ContainerInfo, LIST_FILTERS, ListQuery, PRUNE_FILTERS, parse_duration};
 pub use logs::{LogLine, LogQuery, LogSource, LogStream};
+pub use mounts::{MountOptions, MountPoint, MountRequest, MountSource, propagation};
 pub use options::{
     AttachFlags, ContainerOptions, ContainerRecord, DEFAULT_SHM_SIZE, LogOptions, NameOptions, NetworkMode,
     Phase, PodOptions, PodRecord, Resources, Seccomp, Security, State, TemplateUse, Ulimit,
@@ -85,3 +88,6 @@ pub use spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, ExecOptions};
 pub use stats::HostMemory;
 pub use templates::{Template, TemplateRequest};
 pub use update::ContainerUpdate;
+pub use volumes::{
+    VOLUME_FILTERS, VOLUME_PRUNE_FILTERS, VolumeDriver, VolumeInfo, VolumeRecord, VolumeRequest,
+};

@@ -139,12 +139,18 @@ impl Engine {
         if container.lock().options.auto_remove {
             drop(transition);
             let _ending = self.shared.endings.read().await;
-            // Who waits for it to be gone need not wait for its VM to be gone as well.
-            let removed = self.remove_container(container, false).await;
-            // Nothing of it is kept, so nothing has to be written out.
-            self.drop_from_pod(pod, &container.id).await;
-            if removed.is_err() {
-                // On a full disk there is room only now.
+            if container.lock().options.mounts.points.is_empty() {
+                // Who waits for it to be gone need not wait for its VM to be gone as well.
+                let removed = self.remove_container(container, false).await;
+                // Nothing of it is kept, so nothing has to be written out.
+                self.drop_from_pod(pod, &container.id).await;
+                if removed.is_err() {
+                    // On a full disk there is room only now.
+                    self.remove_quietly(container).await;
+                }
+            } else {
+                // Its volumes are kept, and may be wanted by the next at once.
+                self.leave(container, pod, shim).await;
                 self.remove_quietly(container).await;
             }
             return;
@@ -153,6 +159,11 @@ impl Engine {
         if !steps.is_empty() {
             *container.shim_steps.lock().unwrap_or_else(PoisonError::into_inner) = steps;
         }
+        self.leave(container, pod, shim).await;
+    }
+
+    /// Takes an ended container out of its pod; what it wrote is on its disks then.
+    async fn leave(&self, container: &Container, pod: &Arc<Pod>, shim: &Shim) {
         if let Err(error) = shim.delete(&container.id, "").await {
             tracing::debug!(container = container.id, error = %error.report(), "cannot delete a task");
         }
@@ -220,6 +231,7 @@ impl Engine {
         let ran = at.0.saturating_sub(record.state.started_at.unwrap_or(at).0).max(0) / 1_000_000_000;
         let details = [("exitCode", code.to_string()), ("execDuration", ran.to_string())];
         self.shared.container_event(&record, "die", &details);
+        self.volume_events(&record, "unmount");
         planned
     }
 
@@ -442,13 +454,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes a container with its writable layer and log; with `force`, a running one too.
+    /// Removes a container with its writable layer and log; with `force`, a running one too. `volumes`: its volumes without
+    /// names as well, unless others have them.
     ///
     /// # Errors
     /// It runs and `force` is not given; files cannot be removed.
-    pub async fn remove(&self, reference: &str, force: bool) -> Result<()> {
+    pub async fn remove(&self, reference: &str, force: bool, volumes: bool) -> Result<()> {
         let container = self.shared.registry.find(reference)?;
-        self.remove_container(&container, force).await
+        self.remove_container(&container, force).await?;
+        if volumes {
+            self.remove_anonymous(&container).await;
+        }
+        Ok(())
     }
 
     async fn remove_container(&self, container: &Arc<Container>, force: bool) -> Result<()> {
@@ -531,6 +548,11 @@ impl Engine {
     pub(crate) async fn remove_quietly(&self, container: &Arc<Container>) {
         if let Err(error) = self.remove_container(container, false).await {
             tracing::error!(container = container.id, error = %error.report(), "cannot remove a container");
+            return;
+        }
+        // A removal that was asked for without volumes and interrupted ends here as well.
+        if container.lock().options.auto_remove {
+            self.remove_anonymous(container).await;
         }
     }
 

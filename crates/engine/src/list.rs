@@ -223,7 +223,7 @@ impl Engine {
             }
             let writable = self.places().container(&record.id).join("rw.ext4");
             let size = std::fs::metadata(writable).map_or(0, |metadata| metadata.blocks() * 512);
-            match self.remove(&record.id, false).await {
+            match self.remove(&record.id, false, false).await {
                 Ok(()) => {
                     ids.push(record.id);
                     freed += size;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
+use crate::mounts::MountOptions;
 use crate::publish::PortOptions;
 use crate::restart::RestartPolicy;
 
@@ -54,8 +55,10 @@ pub struct ContainerOptions {
     pub annotations: BTreeMap<String, String>,
     /// Ports that the image or the caller declares: metadata.
     pub exposed_ports: Vec<String>,
-    /// Paths the image declares as volumes: plain directories of the writable layer.
+    /// Paths the image declares as volumes.
     pub image_volumes: Vec<String>,
+    /// Volumes and files of the host.
+    pub mounts: MountOptions,
     /// The image's ONBUILD lines, for `inspect`.
     pub on_build: Vec<String>,
     /// The image's SHELL, for `inspect`.

@@ -68,6 +68,11 @@ impl Places {
         self.root.join("containers").join(id)
     }
 
+    /// The volumes' directory.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// A container's log.
     pub fn log(&self, id: &str) -> PathBuf {
         self.container(id).join(format!("{id}-json.log"))
@@ -144,6 +149,7 @@ impl Places {
             (self.root.clone(), 0o700),
             (self.root.join("containers"), 0o700),
             (self.cache(), 0o700),
+            (self.volumes(), 0o711),
             (self.run.clone(), 0o711),
             (self.run.join("pods"), 0o700),
         ] {

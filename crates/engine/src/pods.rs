@@ -163,7 +163,7 @@ impl Engine {
             .with_hint("remove them first, or force"));
         }
         for container in containers {
-            match self.remove(&container.id, true).await {
+            match self.remove(&container.id, true, false).await {
                 Err(error) if error.kind == crate::error::Kind::NotFound => {}
                 other => other?,
             }

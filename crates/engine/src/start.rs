@@ -63,6 +63,7 @@ impl Engine {
     pub(crate) async fn start_locked(&self, container: &Arc<Container>) -> Result<()> {
         match self.start_in_pod(container).await {
             Ok(()) => {
+                self.volume_events(&container.record(), "mount");
                 self.shared.container_event(&container.record(), "start", &[]);
                 self.begin_health(container).await;
                 Ok(())
@@ -88,6 +89,7 @@ impl Engine {
                 )));
             }
         }
+        self.shared.check_disks(container)?;
         let (prepared, failure) = (SetOnce::new(), Mutex::new(None));
         let prepare = async {
             let ready = self.prepare(container, &record, &steps).await;
@@ -235,11 +237,19 @@ impl Engine {
                 mtime: root.mtime,
                 mtime_nanoseconds: root.mtime_nanoseconds,
             }),
-            files: names::files(self, record, pod).await?,
+            files: {
+                let mut files = names::files(self, record, pod).await?;
+                // What the caller puts there takes their place.
+                for point in &options.mounts.points {
+                    files.remove(&point.target);
+                }
+                files
+            },
             stdin: options.open_stdin,
             stdin_once: options.stdin_once,
             log,
             pid_of: options.pid_of.clone(),
+            volumes: self.volumes_to_mount(record)?,
         })
     }
 

@@ -80,6 +80,7 @@ pub(crate) fn merge_image(options: &mut ContainerOptions, image: &Image) {
         }
     }
     options.image_volumes = config.volumes.keys().cloned().collect();
+    options.mounts.anonymous.extend(options.image_volumes.iter().cloned());
     options.on_build.clone_from(&config.on_build);
     options.shell.clone_from(&config.shell);
     health::merge(&mut options.healthcheck, config.healthcheck.as_ref());

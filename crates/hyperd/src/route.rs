@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 
 use crate::api::{
     attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats, system,
-    template, update,
+    template, update, volume,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -90,6 +90,7 @@ fn takes_body(path: &[&str]) -> bool {
             | ["exec", _, "start"]
             | ["images", "create" | "load"]
             | ["hyper", "pods" | "templates"]
+            | ["volumes", "create"]
             | ["auth"]
     )
 }
@@ -221,9 +222,11 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", ["auth"]) => image_transfer::login(call).await,
         ("POST", ["commit"]) => later("committing a container"),
         ("POST", ["build" | "session" | "grpc", ..]) => later("building images"),
-        ("GET", ["volumes"]) => system::no_volumes(),
-        ("GET", ["volumes", name]) => absent(&format!("get {name}: no such volume")),
-        (_, ["volumes", ..]) => later("volumes"),
+        ("GET", ["volumes"]) => volume::list(call).await,
+        ("POST", ["volumes", "create"]) => volume::create(call).await,
+        ("POST", ["volumes", "prune"]) => volume::prune(call).await,
+        ("GET", ["volumes", name]) => volume::inspect(&call, name),
+        ("DELETE", ["volumes", name]) => volume::remove(call, name).await,
         ("GET", ["networks"]) => system::networks(&call).await,
         ("GET", ["networks", name]) => system::network(&call, name).await,
         (_, ["networks", ..]) => later("user-defined networks"),

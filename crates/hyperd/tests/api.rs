@@ -406,7 +406,7 @@ fn nonsense_on_the_socket_is_answered_and_harms_nobody() {
         ("/containers/create", "{\"Image\":\"nosuch\",\"Cmd\":[\"x\"]}", 404),
         (
             "/containers/create",
-            "{\"Image\":\"box\",\"Cmd\":[\"x\"],\"HostConfig\":{\"Binds\":[\"/:/h\"]}}",
+            "{\"Image\":\"box\",\"Cmd\":[\"x\"],\"HostConfig\":{\"Links\":[\"a:b\"]}}",
             501,
         ),
         ("/build", "", 501),

@@ -189,6 +189,39 @@ pub enum Writable {
     },
 }
 
+/// Something put at a path of a container that is not of its root filesystem. A mount of the specification of type
+/// [`Volume::MOUNT_TYPE`] says where; its source is the volume's number in [`Container::volumes`], from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Where its files are.
+    pub source: VolumeSource,
+    /// The part of it that is meant, looked up without leaving it; empty for all.
+    #[serde(default)]
+    pub subpath: String,
+    /// If it is empty, it gets a copy of what the root filesystem has at the destination.
+    #[serde(default)]
+    pub populate: bool,
+}
+
+impl Volume {
+    /// Type of the mounts that are volumes.
+    pub const MOUNT_TYPE: &'static str = "hyper-volume";
+}
+
+/// Where the files of a [`Volume`] are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum VolumeSource {
+    /// On the host: a file or directory by this name in the root of the virtio-fs device [`SHARE_TAG`].
+    Share(String),
+    /// On a disk with an ext4 filesystem, in its directory `data`, which is made at need.
+    Ext4(DiskAddress),
+}
+
+/// Name of the virtio-fs device with the shared files of the host.
+pub const SHARE_TAG: &str = "hyper";
+
 /// Attributes of a root directory. An overlay shows those of its writable layer, and the topmost layer of an image
 /// need not describe it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,6 +284,9 @@ pub struct Container {
     /// Share the PID namespace of this container instead of a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid_of: Option<Id>,
+    /// What the mounts of type [`Volume::MOUNT_TYPE`] are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 /// A process to add to a container.

@@ -83,6 +83,9 @@ pub struct PodConfig {
     /// Directory of templates to clone the VM from where one fits; `None` to boot it in any case.
     #[serde(default)]
     pub templates: Option<PathBuf>,
+    /// Its containers may have [`VolumeSource::Host`]. The VM boots then, for its memory cannot be a template's.
+    #[serde(default)]
+    pub share: bool,
 }
 
 /// A NIC backed by a tap of the host.
@@ -131,6 +134,38 @@ pub struct ContainerConfig {
     /// As [`crate::agent::Container::pid_of`].
     #[serde(default)]
     pub pid_of: Option<String>,
+    /// As [`crate::agent::Container::volumes`], as the host has them.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+}
+
+/// Files of the host, or on a disk image of the host's, that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Where they are.
+    pub source: VolumeSource,
+    /// The part that is meant, looked up without leaving the source; empty for all.
+    #[serde(default)]
+    pub subpath: String,
+    /// As [`crate::agent::Volume::populate`].
+    #[serde(default)]
+    pub populate: bool,
+}
+
+/// Where the files of a [`Volume`] are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum VolumeSource {
+    /// A directory or regular file of the host.
+    Host {
+        /// Its path; links in it are followed.
+        path: PathBuf,
+        /// The guest cannot write to it, whatever its kernel tries.
+        read_only: bool,
+    },
+    /// An image of an ext4 filesystem, for one VM at a time.
+    Disk(PathBuf),
 }
 
 /// A log in docker's json-file format.
@@ -446,6 +481,8 @@ pub enum Origin {
     },
     /// It booted because its driver has no templates.
     Unable,
+    /// It booted because it shares files of the host ([`PodConfig::share`]).
+    Shares,
 }
 
 /// A template on disk, as its [`TemplateManifest::FILE`] tells of it. What the pods that it serves have in common.

@@ -8,10 +8,11 @@ use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig};
 use hyper_vm::qemu::Qemu;
-use hyper_vm::{Hypervisor, Start, Vm, VmConfig, kvm};
+use hyper_vm::{Hypervisor, Share, Start, Vm, VmConfig, kvm};
 
 use crate::error::ShimError;
 use crate::guest::Guest;
+use crate::share::Shares;
 use crate::templates::{self, Found, Template};
 use crate::timeline::Timeline;
 
@@ -86,21 +87,30 @@ pub fn check_hostname(name: &str) -> Result<(), ShimError> {
     Ok(())
 }
 
-/// Starts a VM and connects its NICs; the guest is on its way then.
+/// Starts a VM, and the server of its shared files where it may have such, and connects its NICs; the guest is on its way
+/// then.
 ///
 /// # Errors
 /// Nothing is left of the VM.
 pub async fn launch(
     hypervisor: &dyn Hypervisor,
-    vm_config: VmConfig,
+    mut vm_config: VmConfig,
     config: &PodConfig,
     timeline: &Timeline,
-) -> Result<Arc<dyn Vm>, ShimError> {
+) -> Result<(Arc<dyn Vm>, Option<Shares>), ShimError> {
     // Before the VM: a tap that is missing is known at once.
     let mut taps = Vec::new();
     for interface in &config.interfaces {
         let tap = hyper_sys::tap::open(&interface.tap);
         taps.push(tap.map_err(|error| ShimError::failed("cannot connect the network", &error))?);
+    }
+    let mut shares = None;
+    if config.share {
+        let start = SystemTime::now();
+        let (started, socket) = Shares::start(&config.dir)?;
+        vm_config.share = Some(Share { socket: Arc::new(socket) });
+        shares = Some(started);
+        timeline.since("start virtiofsd", start);
     }
     let vm = hypervisor.launch(vm_config).await?;
     for step in &vm.info().steps {
@@ -114,7 +124,7 @@ pub async fn launch(
         }
         timeline.since("plug nic", start);
     }
-    Ok(vm)
+    Ok((vm, shares))
 }
 
 /// What a pod's VM is made of, when it boots.
@@ -135,6 +145,7 @@ pub fn vm_config(name: &str, config: &PodConfig) -> Result<VmConfig, ShimError> 
         nic_slots,
         console_kept: CONSOLE_KEPT,
         start: Start::Boot,
+        share: None,
     })
 }
 
@@ -145,6 +156,10 @@ pub fn template(
     vm_config: &VmConfig,
     config: &PodConfig,
 ) -> (Option<Template>, Origin) {
+    // What serves its shared files writes into its memory, which is no other's then.
+    if config.share {
+        return (None, Origin::Shares);
+    }
     let Some(root) = &config.templates else { return (None, Origin::Booted) };
     // A kernel that is not there is told of by the launch.
     let Ok(Some(key)) = templates::key(hypervisor, vm_config) else { return (None, Origin::Unable) };

@@ -14,6 +14,7 @@ use crate::args::is_id;
 use crate::disks::{self, FILES_MAX, Images, LAYERS_MAX, Plugged};
 use crate::error::ShimError;
 use crate::process::{Process, Streams};
+use crate::volumes::Placed;
 
 /// Longest `config.json`.
 const SPEC_MAX: u64 = 4 << 20;
@@ -29,13 +30,15 @@ pub struct Container {
     pub process: Arc<Process>,
     /// Its disks.
     pub plugged: Plugged,
+    /// Its volumes.
+    pub placed: Placed,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
 }
 
 impl Container {
     /// A container without added processes.
-    pub fn new(bundle: PathBuf, process: Arc<Process>, plugged: Plugged) -> Self {
-        Self { bundle, process, plugged, execs: Mutex::default() }
+    pub fn new(bundle: PathBuf, process: Arc<Process>, plugged: Plugged, placed: Placed) -> Self {
+        Self { bundle, process, plugged, placed, execs: Mutex::default() }
     }
 
     /// A process of it by its name; empty for the first.
@@ -150,11 +153,17 @@ impl Rootfs {
                     true => disks::open_direct(&writable.source)?,
                     false => disks::open(&writable.source, true)?,
                 };
-                Ok(Self { images: Images { layers: images, writable: Some(image) }, tmpfs: None })
+                Ok(Self {
+                    images: Images { layers: images, writable: Some(image), volumes: vec![] },
+                    tmpfs: None,
+                })
             }
             "tmpfs" => {
                 let size = tmpfs_size(&writable.options)?;
-                Ok(Self { images: Images { layers: images, writable: None }, tmpfs: Some(size) })
+                Ok(Self {
+                    images: Images { layers: images, writable: None, volumes: vec![] },
+                    tmpfs: Some(size),
+                })
             }
             other => invalid(format!("the writable layer is an ext4 image or tmpfs, not {other:?}")),
         }
@@ -243,6 +252,7 @@ pub fn to_agent(
     filter: Option<SystemCallFilter>,
     writable: Writable,
     plugged: &Plugged,
+    placed: &Placed,
 ) -> agent::Container {
     if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
         process.insert("terminal".into(), request.streams.tty.into());
@@ -260,6 +270,7 @@ pub fn to_agent(
         stdin: config.stdin || !request.streams.stdin.is_empty(),
         files: config.files,
         pid_of: config.pid_of,
+        volumes: placed.volumes.clone(),
     }
 }
 

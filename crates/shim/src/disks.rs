@@ -1,4 +1,4 @@
-//! The disks of a pod: the same image is plugged once, however many containers use it.
+//! The disks of a pod: the same image is plugged once, however many containers use it, except for writable layers.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use tokio::sync::Mutex;
 
 use crate::error::ShimError;
+use crate::volumes;
 
 /// Most read-only layers of a container (overlayfs's own bound).
 pub const LAYERS_MAX: usize = 500;
@@ -25,7 +26,7 @@ type Image = Vec<(u64, u64)>;
 #[derive(Debug)]
 pub struct Layer(Vec<OwnedFd>);
 
-/// Read-only disks that are plugged, with their users.
+/// Disks of images and volumes that are plugged, with their users.
 #[derive(Debug, Default)]
 pub struct Disks(Mutex<HashMap<Image, Shared>>);
 
@@ -42,6 +43,8 @@ pub struct Images {
     pub layers: Vec<Layer>,
     /// Image of the writable layer, where that is no memory.
     pub writable: Option<OwnedFd>,
+    /// Images of volumes.
+    pub volumes: Vec<OwnedFd>,
 }
 
 /// The root filesystem of a container, plugged.
@@ -49,6 +52,7 @@ pub struct Images {
 pub struct Plugged {
     layers: Vec<(Image, DiskAddress)>,
     writable: Option<DiskAddress>,
+    volumes: Vec<(Image, DiskAddress)>,
 }
 
 impl Plugged {
@@ -60,6 +64,11 @@ impl Plugged {
     /// Address of the writable layer.
     pub fn writable(&self) -> Option<agent::DiskAddress> {
         self.writable.map(to_agent)
+    }
+
+    /// Addresses of the volumes, in the order of their images.
+    pub fn volumes(&self) -> Vec<agent::DiskAddress> {
+        self.volumes.iter().map(|(_, address)| to_agent(*address)).collect()
     }
 }
 
@@ -73,14 +82,19 @@ impl Disks {
         let mut keys = Vec::with_capacity(images.layers.len());
         let mut new: Vec<Image> = Vec::new();
         let mut disks = Vec::new();
-        for Layer(files) in images.layers {
+        let layers = images.layers.len();
+        let volumes = images.volumes.into_iter().map(|image| (vec![image], false));
+        for (files, read_only) in images.layers.into_iter().map(|layer| (layer.0, true)).chain(volumes) {
             let key = files.iter().map(identify).collect::<Result<Image, _>>()?;
             keys.push(key.clone());
             if !shared.contains_key(&key) && !new.contains(&key) {
                 new.push(key);
                 let mut files = files.into_iter();
                 let image = files.next().expect("a layer has a file");
-                disks.push(DiskConfig { image, more: files.collect(), read_only: true });
+                if !read_only {
+                    volumes::claim(&image).await?;
+                }
+                disks.push(DiskConfig { image, more: files.collect(), read_only });
             }
         }
         let has_writable = images.writable.is_some();
@@ -90,19 +104,21 @@ impl Disks {
         for (key, address) in new.into_iter().zip(addresses) {
             shared.insert(key, Shared { address, uses: 0 });
         }
-        let layers = keys.into_iter().map(|key| {
+        let used = keys.into_iter().map(|key| {
             let disk = shared.get_mut(&key).expect("every key was there or was added just now");
             disk.uses += 1;
             (key, disk.address)
         });
-        Ok(Plugged { layers: layers.collect(), writable })
+        let mut layers_and_volumes: Vec<_> = used.collect();
+        let volumes = layers_and_volumes.split_off(layers);
+        Ok(Plugged { layers: layers_and_volumes, writable, volumes })
     }
 
     /// Unplugs what nobody uses any more. What cannot be unplugged stays; the guest has let go of it already.
     pub async fn unplug(&self, vm: &dyn Vm, plugged: &Plugged) {
         let mut shared = self.0.lock().await;
         let mut unused: Vec<DiskAddress> = plugged.writable.into_iter().collect();
-        for (key, address) in &plugged.layers {
+        for (key, address) in plugged.layers.iter().chain(&plugged.volumes) {
             let Some(disk) = shared.get_mut(key) else { continue };
             disk.uses -= 1;
             if disk.uses == 0 {

@@ -5,6 +5,8 @@ use hyper_vm::qemu::Qemu;
 use hyper_vm::{Abilities, Accelerator, Health, Hypervisor, kvm};
 use serde::Serialize;
 
+use crate::share::Program;
+
 /// One look at the machine.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Check {
@@ -23,7 +25,9 @@ pub fn doctor() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let checks = runtime.context("cannot start the runtime")?.block_on(async {
         let driver = Qemu::new(kvm::probe());
-        checks(driver.name(), &driver.health().await, &driver.abilities())
+        let mut all = checks(driver.name(), &driver.health().await, &driver.abilities());
+        all.push(shares());
+        all
     });
     println!("{}", serde_json::to_string(&checks).context("cannot encode the checks")?);
     Ok(())
@@ -50,6 +54,15 @@ fn checks(name: &str, health: &Health, abilities: &Abilities) -> Vec<Check> {
         check("accelerator".to_owned(), status, how, remedy),
         check(format!("abilities of {name}"), "ok", table.join(", "), ""),
     ]
+}
+
+/// Whether directories of the host can be shared.
+fn shares() -> Check {
+    let name = "volumes and bind mounts".to_owned();
+    match Program::find() {
+        Some(program) => check(name, "ok", program.path().display().to_string(), ""),
+        None => check(name, "warn", "not possible: there is no virtiofsd".to_owned(), Program::REMEDY),
+    }
 }
 
 fn check(name: String, status: &'static str, detail: String, hint: &str) -> Check {

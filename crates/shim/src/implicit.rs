@@ -72,6 +72,7 @@ fn config(bundle: &Path, spec: &Value) -> Result<PodConfig, ShimError> {
     }
     let hostname = spec["hostname"].as_str().filter(|name| !name.is_empty()).unwrap_or("hyper").to_owned();
     Ok(PodConfig {
+        share: false,
         dir,
         kernel: guest.join("vmlinux"),
         initramfs: guest.join("initramfs.cpio"),

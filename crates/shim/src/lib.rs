@@ -27,6 +27,7 @@ mod seccomp;
 mod serve;
 mod service;
 mod service_socket;
+mod share;
 mod start;
 mod stdio;
 mod tasks;
@@ -35,5 +36,6 @@ mod templates;
 #[allow(clippy::unwrap_used, missing_docs, reason = "a failed step fails the test")]
 mod testing;
 mod timeline;
+mod volumes;
 
 pub use run::run;

@@ -17,6 +17,7 @@ use crate::pod::{Live, Machine, Pod};
 use crate::process::{Process, State, Streams};
 use crate::seccomp;
 use crate::stdio::{self, JsonLog};
+use crate::volumes::Volumes;
 
 /// Signal numbers are 1 to this (`SIGRTMAX` on Linux).
 const SIGNAL_MAX: u32 = 64;
@@ -79,7 +80,9 @@ impl From<ShimError> for Unmade {
 async fn make(pod: &Arc<Pod>, request: &NewContainer) -> Result<String, Unmade> {
     let mut spec = container::read_spec(&request.bundle)?;
     let filter = seccomp::take(&mut spec)?;
-    let rootfs = Rootfs::open(&request.rootfs)?;
+    let mut rootfs = Rootfs::open(&request.rootfs)?;
+    let (volumes, images) = Volumes::open(&request.config.volumes)?;
+    rootfs.images.volumes = images;
     let log = match request.config.log.clone() {
         None => None,
         Some(log) => Some(JsonLog::open(log.clone()).map_err(|error| {
@@ -96,24 +99,33 @@ async fn make(pod: &Arc<Pod>, request: &NewContainer) -> Result<String, Unmade> 
     pod.timeline.since("plug disks", start);
     let writable = Rootfs::writable(rootfs.tmpfs, &plugged);
     let moved = || ShimError::Gone("the pod has got another VM".into());
+    let placed = match volumes.place(&machine, &plugged).await {
+        Ok(placed) => placed,
+        Err(error) => {
+            process.release();
+            machine.disks.unplug(&*machine.vm, &plugged).await;
+            return Err(Unmade::within(&machine)(error));
+        }
+    };
     let created = async {
         let live = pod.live().await?;
         if !Arc::ptr_eq(&live.machine, &machine) {
             return Err(moved());
         }
         let start = SystemTime::now();
-        let container = container::to_agent(request, spec, filter, writable, &plugged);
+        let container = container::to_agent(request, spec, filter, writable, &plugged, &placed);
         live.guest.call(&Request::Create(Box::new(container))).await?;
         pod.timeline.since("create", start);
         Ok(())
     };
     if let Err(error) = created.await {
         process.release();
+        placed.remove(&machine).await;
         machine.disks.unplug(&*machine.vm, &plugged).await;
         return Err(Unmade::within(&machine)(error));
     }
     let process = Arc::new(process);
-    let container = Container::new(request.bundle.clone(), process.clone(), plugged);
+    let container = Container::new(request.bundle.clone(), process.clone(), plugged, placed);
     if !pod.insert(&request.id, Arc::new(container), &machine) {
         process.release();
         return Err(Unmade::within(&machine)(moved()));
@@ -362,6 +374,7 @@ pub async fn delete(pod: &Arc<Pod>, id: &str, exec: &str) -> Result<Exit, ShimEr
         }
         if exec.is_empty() {
             // Not later: the images may be used again, in another VM, as soon as this is answered.
+            container.placed.remove(&live.machine).await;
             live.machine.disks.unplug(&*live.machine.vm, &container.plugged).await;
         }
     }

@@ -327,6 +327,7 @@ pub fn configured(dir: &Path, config: PodConfig) -> (Arc<Pod>, Arc<FakeGuest>) {
 /// The configuration of a pod in `dir`.
 pub fn config(dir: &Path) -> PodConfig {
     PodConfig {
+        share: false,
         dir: dir.into(),
         kernel: "/kernel".into(),
         initramfs: "/initramfs".into(),

@@ -1,6 +1,7 @@
 //! What a child process started by the standard library is given before it runs its program.
 #![allow(unsafe_code, reason = "std offers these only through `pre_exec`")]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -62,6 +63,75 @@ pub fn inherit_only(command: &mut Command, descriptors: Vec<OwnedFd>) {
                 keep(descriptor.as_raw_fd())?;
             }
             Ok(())
+        });
+    }
+}
+
+/// Gives the child a mount namespace of its own, in which `tree`, mounted nowhere yet, lies on the directory `at`, where it
+/// cannot be written to; by `tree` it can. What is mounted or unmounted by others later is so for the child, too; what
+/// is mounted in its namespace nobody else sees.
+pub fn with_mount(command: &mut Command, tree: OwnedFd, at: CString) {
+    // SAFETY: the closure makes system calls on memory and descriptors that it owns, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            check(libc::unshare(libc::CLONE_NEWNS).into())?;
+            let flags = libc::MS_SLAVE | libc::MS_REC;
+            let none = std::ptr::null::<libc::c_char>();
+            check(libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()).into())?;
+            let put = |tree: libc::c_int| {
+                let flags = libc::MOVE_MOUNT_F_EMPTY_PATH;
+                check(libc::syscall(
+                    libc::SYS_move_mount,
+                    tree,
+                    c"".as_ptr(),
+                    libc::AT_FDCWD,
+                    at.as_ptr(),
+                    flags,
+                ))
+            };
+            put(tree.as_raw_fd())?;
+            // On top of it the same without the right to write. Closed on execution, as `inherit_only` has it.
+            let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+            let view =
+                check(libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, at.as_ptr(), flags))? as libc::c_int;
+            let attributes = libc::mount_attr {
+                attr_set: libc::MOUNT_ATTR_RDONLY,
+                attr_clr: 0,
+                propagation: 0,
+                userns_fd: 0,
+            };
+            check(libc::syscall(
+                libc::SYS_mount_setattr,
+                view,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &attributes,
+                size_of_val(&attributes),
+            ))?;
+            put(view)?;
+            Ok(())
+        });
+    }
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Lets the child open as many files as its hard limit allows.
+pub fn with_most_files(command: &mut Command) {
+    // SAFETY: both calls are async-signal-safe and write to a variable of the closure's own.
+    unsafe {
+        command.pre_exec(|| {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            limit.rlim_cur = limit.rlim_max;
+            match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How guest instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +53,22 @@ pub struct VmConfig {
     pub console_kept: u64,
     /// How it comes up.
     pub start: Start,
+    /// Directories of the host that the guest sees. Only for a VM that boots, and only of drivers with the ability
+    /// ([`crate::Abilities::share`]).
+    pub share: Option<Share>,
+}
+
+/// A virtio-fs device: a tree of the host's files, served by a process of its own to which all of the guest's memory is
+/// open.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// Connected socket to that process, which speaks vhost-user.
+    pub socket: Arc<OwnedFd>,
+}
+
+impl Share {
+    /// Name by which the guest mounts it.
+    pub const TAG: &'static str = "hyper";
 }
 
 /// How a VM comes up.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hyper_vm::qemu::Qemu;
 use hyper_vm::{
-    DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Start, Vm, VmConfig, VmError, kvm,
+    DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Share, Start, Vm, VmConfig, VmError, kvm,
 };
 use support::{Fake, config, empty, guest_kernel, image};
 
@@ -54,6 +54,7 @@ contract!(
     dropped_vm_is_killed,
     impossible_configurations_are_refused,
     saved_vm_is_cloned_many_times_and_stays_as_it_was,
+    share_is_served_where_that_is_declared,
 );
 
 async fn within<T>(claim: impl Future<Output = T>) -> T {
@@ -221,6 +222,61 @@ async fn dropped_vm_is_killed(driver: &dyn Hypervisor, config: VmConfig) {
     if driver.name() != "fake" {
         while Path::new(&format!("/proc/{pid}")).exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn share_is_served_where_that_is_declared(driver: &dyn Hypervisor, config: VmConfig) {
+    let mut server = share_server(&config.dir);
+    if driver.abilities().share && server.is_none() {
+        eprintln!("skipped: no virtiofsd");
+        return;
+    }
+    // The VMM alone has it then.
+    let socket = match server.as_mut().and_then(|(_, socket)| socket.take()) {
+        Some(socket) => socket,
+        None => Arc::new(std::os::unix::net::UnixStream::pair().unwrap().0.into()),
+    };
+    let config = VmConfig { share: Some(Share { socket }), ..config };
+    for refused in [
+        VmConfig { start: Start::Template(config.dir.clone()), ..config.clone() },
+        VmConfig { nic_slots: 4, ..config.clone() },
+    ] {
+        assert!(matches!(driver.launch(refused).await, Err(LaunchError::Config(_))));
+    }
+    let dir = config.dir.clone();
+    let launched = driver.launch(config).await;
+    if !driver.abilities().share {
+        assert!(matches!(launched, Err(LaunchError::Config(_))));
+        return;
+    }
+    let vm = launched.unwrap();
+    vm.plug_disks(vec![disk(&dir, "a")]).await.unwrap();
+    vm.kill().await;
+    // It goes with the VM.
+    let (mut server, _) = server.unwrap();
+    while server.try_wait().unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A server of an empty directory and a socket to it.
+fn share_server(dir: &Path) -> Option<(std::process::Child, Option<Arc<OwnedFd>>)> {
+    let programs = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+    let program = programs.iter().find(|path| Path::new(path).exists())?;
+    let (socket, shared) = (dir.join("share.sock"), dir.join("shared"));
+    std::fs::create_dir(&shared).unwrap();
+    let mut command = std::process::Command::new(program);
+    command.arg(format!("--socket-path={}", socket.display()));
+    match *program {
+        "/usr/libexec/virtiofsd" => command.arg(format!("--shared-dir={}", shared.display())),
+        _ => command.arg("-o").arg(format!("source={}", shared.display())),
+    };
+    let server = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    loop {
+        match std::os::unix::net::UnixStream::connect(&socket) {
+            Ok(connected) => return Some((server, Some(Arc::new(connected.into())))),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use hyper_protocol::agent::Volume;
 use hyper_sys::mount::{self, Change};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fstat,
@@ -24,8 +25,10 @@ use rustix::mount::{
 
 use super::devices;
 use super::mounts::Options;
+use super::populate::populate;
 use crate::failure::{Attempt, Failed};
 use crate::spec::{self, Spec};
+use crate::volumes::Place;
 
 /// What a container's tree is made of, checked.
 #[derive(Debug)]
@@ -47,13 +50,19 @@ pub(crate) struct Plan {
 struct Step {
     mount: spec::Mount,
     options: Options,
+    volume: Option<Place>,
 }
 
 impl Plan {
     /// Checks what the specification wants of the tree. `files` are the agent's own, by the container's path.
-    pub(crate) fn new(spec: &Spec, root: PathBuf, files: BTreeMap<String, PathBuf>) -> Result<Plan, Failed> {
+    pub(crate) fn new(
+        spec: &Spec,
+        root: PathBuf,
+        files: BTreeMap<String, PathBuf>,
+        volumes: &[Place],
+    ) -> Result<Plan, Failed> {
         devices::check(&spec.linux.devices)?;
-        let mounts = spec.mounts.iter().map(Step::new).collect::<Result<_, _>>()?;
+        let mounts = spec.mounts.iter().map(|mount| Step::new(mount, volumes)).collect::<Result<_, _>>()?;
         let root_propagation = match spec.linux.rootfs_propagation.as_str() {
             "" => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
             "private" | "rprivate" => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -152,7 +161,7 @@ fn in_mount(mount: &spec::Mount, failed: Failed) -> Failed {
 }
 
 impl Step {
-    fn new(mount: &spec::Mount) -> Result<Step, Failed> {
+    fn new(mount: &spec::Mount, volumes: &[Place]) -> Result<Step, Failed> {
         let mut options = Options::parse(&mount.options).map_err(|e| in_mount(mount, e))?;
         if !mount.destination.starts_with('/') || mount.destination.contains('\0') {
             return Err(Failed::invalid(format!(
@@ -163,6 +172,14 @@ impl Step {
         if mount.kind == "bind" && options.bind.is_none() {
             options.bind = Some(false);
         }
+        let mut volume = None;
+        if mount.kind == Volume::MOUNT_TYPE {
+            options.bind = Some(true);
+            let found = mount.source.parse().ok().and_then(|number: usize| volumes.get(number));
+            let missing =
+                || in_mount(mount, Failed::invalid(format!("there is no volume {:?}", mount.source)));
+            volume = Some(found.ok_or_else(missing)?.clone());
+        }
         if options.bind.is_some() {
             if let Some((name, _)) = options.data.first() {
                 let failed = Failed::invalid(format!("option {name:?} means nothing for a bind mount"));
@@ -171,12 +188,15 @@ impl Step {
         } else if mount.kind.is_empty() {
             return Err(in_mount(mount, Failed::invalid("it has no type")));
         }
-        Ok(Step { mount: mount.clone(), options })
+        Ok(Step { mount: mount.clone(), options, volume })
     }
 
     /// Takes hold of what a bind mount binds, while it can still be seen.
     fn take_source(&self) -> Result<Option<OwnedFd>, Failed> {
         let Some(recursive) = self.options.bind else { return Ok(None) };
+        if let Some(place) = &self.volume {
+            return take_volume(place).map(Some).map_err(|failed| in_mount(&self.mount, failed));
+        }
         let source = Path::new(&self.mount.source);
         if !source.is_absolute() || !source.exists() {
             return Err(in_mount(
@@ -197,7 +217,12 @@ impl Step {
             Some(tree) => {
                 let status = fstat(&tree).attempt(|| "look at the bind source".to_owned())?;
                 let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
-                (tree, make_target(path, directory).attempt(failed)?)
+                let target = make_target(path, directory).attempt(failed)?;
+                if self.volume.as_ref().is_some_and(|place| place.populate) {
+                    populate(target.as_fd(), tree.as_fd())
+                        .attempt(|| "copy the image's files into the volume".to_owned())?;
+                }
+                (tree, target)
             }
             None => {
                 let existed = open_path(path).is_ok();
@@ -268,6 +293,20 @@ fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Failed> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(CWD, path, flags).attempt(|| format!("take hold of {}", path.display()))
+}
+
+/// Takes hold of a volume, or of a part of it that is looked up without leaving it.
+fn take_volume(place: &Place) -> Result<OwnedFd, Failed> {
+    if place.subpath.is_empty() {
+        return clone_tree(&place.path, true);
+    }
+    let failed = || format!("find {:?} in the volume", place.subpath);
+    let whole = open_path(&place.path).attempt(failed)?;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let part = openat2(&whole, &place.subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), within);
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let flags = flags | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(part.attempt(failed)?, "", flags).attempt(failed)
 }
 
 /// Opens a path without reading it and without following the magic links of `/proc`, behind which other

@@ -174,6 +174,7 @@ pub fn container(id: &str, spec: Value) -> Container {
         stdin: false,
         files: Default::default(),
         pid_of: None,
+        volumes: Vec::new(),
     }
 }
 

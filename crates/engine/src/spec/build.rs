@@ -4,6 +4,7 @@ use hyper_protocol::agent::INIT_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::error::Result;
+use crate::mounts;
 use crate::options::{ContainerRecord, DEFAULT_SHM_SIZE, PodOptions, Seccomp};
 
 use super::{capabilities, process, resources, seccomp, tmpfs};
@@ -71,20 +72,21 @@ pub(crate) fn build(record: &ContainerRecord, pod: &PodOptions) -> Result<Value>
         "ociVersion": OCI_VERSION,
         "process": process::process(record, pod)?,
         "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
-        "mounts": mounts(record)?,
+        "mounts": all_mounts(record)?,
         "annotations": annotations,
         "linux": linux,
     }))
 }
 
-fn mounts(record: &ContainerRecord) -> Result<Value> {
+fn all_mounts(record: &ContainerRecord) -> Result<Value> {
     let options = &record.options;
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     let shm_size = if options.shm_size > 0 { options.shm_size } else { DEFAULT_SHM_SIZE };
     let shm_size = format!("size={shm_size}");
     let access = if options.security.privileged { "rw" } else { "ro" };
     let quiet = ["nosuid", "noexec", "nodev"];
-    let mut mounts = vec![
+    let mut added = Vec::new();
+    let mut base = vec![
         mount("/proc", "proc", "proc", &quiet),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount(
@@ -99,12 +101,18 @@ fn mounts(record: &ContainerRecord) -> Result<Value> {
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
     ];
     for (destination, given) in &options.tmpfs {
-        mounts.retain(|mount| mount["destination"] != destination.as_str());
+        base.retain(|mount| mount["destination"] != destination.as_str());
         let given = tmpfs::check(destination, given)?;
-        mounts
-            .push(json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": given}));
+        let mount = json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": given});
+        added.push((destination.clone(), mount));
     }
-    Ok(Value::Array(mounts))
+    for (destination, mount) in mounts::in_spec(&options.mounts) {
+        base.retain(|mount| mount["destination"] != destination.as_str());
+        added.push((destination, mount));
+    }
+    added.sort_by_key(|(destination, _)| mounts::depth(destination));
+    base.extend(added.into_iter().map(|(_, mount)| mount));
+    Ok(Value::Array(base))
 }
 
 #[cfg(test)]

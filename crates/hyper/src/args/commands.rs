@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand};
+use super::groups::{
+    ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand,
+};
 use crate::commands::*;
 
 /// Docker images, straight on a hypervisor
@@ -83,6 +85,9 @@ pub enum Command {
     /// Manage the templates that pods' VMs are cloned from
     #[command(subcommand, arg_required_else_help = true)]
     Template(TemplateCommand),
+    /// Manage volumes
+    #[command(subcommand, arg_required_else_help = true)]
+    Volume(VolumeCommand),
     /// Manage Hyper
     #[command(subcommand, arg_required_else_help = true)]
     System(SystemCommand),

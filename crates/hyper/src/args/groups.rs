@@ -1,4 +1,4 @@
-//! The command groups: `container`, `image`, `pod`, `template`, `system`.
+//! The command groups: `container`, `image`, `pod`, `template`, `volume`, `system`.
 
 use std::ffi::OsString;
 
@@ -121,6 +121,26 @@ pub enum TemplateCommand {
     /// Remove one or more templates
     #[command(visible_alias = "remove")]
     Rm(TemplateNamesArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// `hyper volume …`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Create a volume
+    Create(VolumeCreateArgs),
+    /// Display detailed information on one or more volumes
+    Inspect(VolumeInspectArgs),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(VolumeListArgs),
+    /// Remove unused local volumes
+    Prune(VolumePruneArgs),
+    /// Remove one or more volumes
+    #[command(visible_alias = "remove")]
+    Rm(VolumeRemoveArgs),
     /// A command that we do not have.
     #[command(external_subcommand)]
     Other(Vec<OsString>),

@@ -7,26 +7,19 @@ use crate::error::{EXIT_DAEMON, Failure};
 /// A flag of docker's `run` and `create` that is refused.
 struct Refused {
     long: &'static str,
-    short: Option<char>,
     takes_value: bool,
     reason: &'static str,
 }
 
 const fn value(long: &'static str, reason: &'static str) -> Refused {
-    Refused { long, short: None, takes_value: true, reason }
+    Refused { long, takes_value: true, reason }
 }
 
 const fn switch(long: &'static str, reason: &'static str) -> Refused {
-    Refused { long, short: None, takes_value: false, reason }
-}
-
-const fn short(mut refused: Refused, letter: char) -> Refused {
-    refused.short = Some(letter);
-    refused
+    Refused { long, takes_value: false, reason }
 }
 
 const NOT_YET: &str = "is not supported yet";
-const VOLUMES: &str = "is not supported yet: volumes and bind mounts come later";
 const NETWORKS: &str = "is not supported yet: user-defined networks come later";
 const DEVICES: &str = "is not supported: a container's devices are its virtual machine's";
 const HOST_KERNEL: &str = "is not supported: the container has a kernel of its own, not the host's";
@@ -34,9 +27,6 @@ const WINDOWS: &str = "is for Windows containers, which are not supported";
 
 /// Docker 28.2's flags of `run` and `create` that are refused.
 const RUN: &[Refused] = &[
-    short(value("volume", VOLUMES), 'v'),
-    value("volumes-from", VOLUMES),
-    value("volume-driver", VOLUMES),
     value("ip", NETWORKS),
     value("ip6", NETWORKS),
     value("link", NETWORKS),
@@ -97,7 +87,6 @@ const COMMANDS: &[&str] = &[
     "stack",
     "swarm",
     "trust",
-    "volume",
 ];
 
 /// Teaches `run` and `create` the names of the refused flags, so that clap knows which take a value.
@@ -112,10 +101,6 @@ pub fn teach_refused(command: Command) -> Command {
 fn with_refused(command: Command) -> Command {
     RUN.iter().fold(command, |command, refused| {
         let arg = Arg::new(refused.long).long(refused.long).hide(true);
-        let arg = match refused.short {
-            Some(letter) => arg.short(letter),
-            None => arg,
-        };
         command.arg(if refused.takes_value {
             arg.action(ArgAction::Append).num_args(1)
         } else {

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::args::{
-    Command, ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, refuse_command,
+    Command, ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand,
+    refuse_command,
 };
 use crate::error::Outcome;
 
@@ -26,6 +27,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Image(command) => image(app, command).await,
         Command::Pod(command) => pod(app, command).await,
         Command::Template(command) => template(app, command).await,
+        Command::Volume(command) => volume(app, command).await,
         Command::System(command) => of_system(app, command).await,
         Command::Attach(args) => attach::attach(app, args).await,
         Command::Completion(args) => completion::completion(&args),
@@ -120,6 +122,17 @@ async fn template(app: &App, command: TemplateCommand) -> Outcome {
         TemplateCommand::Prune(args) => templates::prune(app, args).await,
         TemplateCommand::Rm(args) => templates::remove(app, args).await,
         TemplateCommand::Other(words) => unknown("template ", &words),
+    }
+}
+
+async fn volume(app: &App, command: VolumeCommand) -> Outcome {
+    match command {
+        VolumeCommand::Create(args) => volumes::create(app, args).await,
+        VolumeCommand::Inspect(args) => volumes::inspect(app, args).await,
+        VolumeCommand::Ls(args) => volumes::list(app, args).await,
+        VolumeCommand::Prune(args) => volumes::prune(app, args).await,
+        VolumeCommand::Rm(args) => volumes::remove(app, args).await,
+        VolumeCommand::Other(words) => unknown("volume ", &words),
     }
 }
 

@@ -16,7 +16,7 @@ const EXIT_TEMPLATE: i32 = 64;
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Only inspect objects of the given type: container or image
+    /// Only inspect objects of the given type: container, image or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     #[command(flatten)]
@@ -43,6 +43,7 @@ enum Kind {
     Any,
     Container,
     Image,
+    Volume,
 }
 
 /// Inspects containers and images.
@@ -51,9 +52,8 @@ pub async fn inspect(app: &App, args: InspectArgs) -> Outcome {
         None | Some("") => Kind::Any,
         Some("container") => Kind::Container,
         Some("image") => Kind::Image,
-        Some(
-            other @ ("network" | "volume" | "node" | "service" | "secret" | "config" | "plugin" | "task"),
-        ) => {
+        Some("volume") => Kind::Volume,
+        Some(other @ ("network" | "node" | "service" | "secret" | "config" | "plugin" | "task")) => {
             return Err(Failure::new(format!("inspecting a {other} is not supported yet")));
         }
         Some(other) => return Err(Failure::new(format!("\"{other}\" is not a valid value for --type"))),
@@ -129,6 +129,9 @@ fn fill(template: &Template, json: &[u8]) -> Result<String, Failure> {
 
 async fn fetch(app: &App, name: &str, kind: Kind, size: bool) -> Result<Bytes, Failure> {
     let query: &[(&str, &str)] = if size { &[("size", "1")] } else { &[] };
+    if kind == Kind::Volume {
+        return Ok(super::volumes::fetch(app, name).await?);
+    }
     if kind != Kind::Image {
         match app.client.bytes(&path("containers", name, "/json")?, query).await {
             Err(error) if kind == Kind::Any && error.is_not_found() => {}
@@ -137,6 +140,9 @@ async fn fetch(app: &App, name: &str, kind: Kind, size: bool) -> Result<Bytes, F
     }
     match app.client.bytes(&path("images", name, "/json")?, &[]).await {
         Err(error) if kind == Kind::Any && is_unknown(&error) => {
+            if let Ok(volume) = super::volumes::fetch(app, name).await {
+                return Ok(volume);
+            }
             Err(Failure::new(format!("No such object: {name}"))
                 .with_hint("`hyper ps -a` and `hyper images` list what there is"))
         }

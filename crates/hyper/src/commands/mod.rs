@@ -38,6 +38,7 @@ mod templates;
 mod top;
 mod update;
 mod version;
+mod volumes;
 
 pub use app::App;
 pub use attach::AttachArgs;
@@ -72,3 +73,4 @@ pub use templates::{TemplateCreateArgs, TemplateListArgs, TemplateNamesArgs, Tem
 pub use top::TopArgs;
 pub use update::UpdateArgs;
 pub use version::{VersionArgs, version_line};
+pub use volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeListArgs, VolumePruneArgs, VolumeRemoveArgs};

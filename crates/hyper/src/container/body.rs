@@ -9,9 +9,10 @@ use bollard::models::{
 };
 
 use super::files::read_bounded;
+use super::mount::{parse_mount, split_volumes};
 use super::ports::{Bindings, bindings};
 use super::values::{
-    parse_add_host, parse_cpus, parse_expose, parse_ip, parse_mac, parse_mount, parse_pair, parse_ulimit,
+    parse_add_host, parse_cpus, parse_expose, parse_ip, parse_mac, parse_pair, parse_ulimit,
 };
 use super::{ContainerFlags, FlagError, environment, labels, parse_bytes, parse_restart};
 
@@ -47,7 +48,9 @@ pub fn request(
     let (image, command) =
         flags.words.split_first().ok_or_else(|| FlagError::new("image", "", "no image"))?;
     let attach = Attach::from(flags)?;
-    let host_config = host_config(flags, console)?;
+    let mut host_config = host_config(flags, console)?;
+    let (binds, anonymous) = split_volumes(&flags.volume)?;
+    host_config.binds = some(binds);
     let body = ContainerCreateBody {
         hostname: flags.hostname.clone(),
         domainname: flags.domainname.clone(),
@@ -62,6 +65,7 @@ pub fn request(
         env: some(environment(&flags.env_file, &flags.env, lookup)?),
         cmd: some(command.to_vec()),
         image: Some(image.clone()),
+        volumes: some(anonymous),
         working_dir: flags.workdir.clone(),
         // An empty program resets the image's entry point.
         exposed_ports: some(expose(&flags.expose, host_config.port_bindings.as_ref())?),
@@ -154,6 +158,8 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
         sysctls: pairs("sysctl", &flags.sysctl)?,
         tmpfs: tmpfs(&flags.tmpfs)?,
         ulimits: some(flags.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_, _>>()?),
+        volume_driver: flags.volume_driver.clone(),
+        volumes_from: some(flags.volumes_from.clone()),
         ..HostConfig::default()
     })
 }

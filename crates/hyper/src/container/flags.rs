@@ -75,9 +75,18 @@ pub struct ContainerFlags {
     /// Publish all exposed ports to random ports
     #[arg(short = 'P', long)]
     pub publish_all: bool,
-    /// Attach a filesystem mount to the container: only type=tmpfs so far
+    /// Attach a filesystem mount to the container: type=bind, volume or tmpfs
     #[arg(long, value_name = "TYPE,TARGET,OPTIONS")]
     pub mount: Vec<String>,
+    /// Bind mount a volume or a file of the host
+    #[arg(short, long, value_name = "SOURCE:TARGET[:MODE]")]
+    pub volume: Vec<String>,
+    /// Mount volumes from the specified container(s)
+    #[arg(long, value_name = "CONTAINER[:MODE]")]
+    pub volumes_from: Vec<String>,
+    /// Driver of volumes that are made: local or disk
+    #[arg(long, value_name = "DRIVER")]
+    pub volume_driver: Option<String>,
     /// Container host name
     #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,

@@ -4,6 +4,7 @@ mod body;
 mod files;
 mod flags;
 mod health;
+mod mount;
 mod ports;
 mod restart;
 mod values;
@@ -12,5 +13,7 @@ pub use body::{Request, kernel_path, request};
 pub use files::{environment, labels};
 pub use flags::ContainerFlags;
 pub use health::HealthFlags;
+#[cfg(test)]
+use mount::parse_mount;
 pub use restart::parse_restart;
 pub use values::{FlagError, parse_bytes, parse_cpus, parse_pair};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bollard::models::{Mount, MountTmpfsOptions, MountType, ResourcesUlimits};
+use bollard::models::ResourcesUlimits;
 
 /// A flag's value that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -179,41 +179,6 @@ pub fn parse_expose(text: &str) -> Result<Vec<String>, FlagError> {
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// `type=tmpfs,target=/x[,tmpfs-size=1m][,tmpfs-mode=700][,readonly]`
-///
-/// # Errors
-/// Another type, an unknown key, no absolute target.
-pub fn parse_mount(text: &str) -> Result<Mount, FlagError> {
-    let failed = |reason: &str| FlagError::new("mount", text, reason);
-    let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
-    let mut options = MountTmpfsOptions::default();
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').unwrap_or((field, "true"));
-        match key.trim().to_ascii_lowercase().as_str() {
-            "type" if value == "tmpfs" => mount.typ = Some(MountType::TMPFS),
-            "type" => return Err(failed("only type=tmpfs is supported: volumes and bind mounts come later")),
-            "target" | "dst" | "destination" => mount.target = Some(value.to_owned()),
-            "readonly" | "ro" => {
-                mount.read_only = Some(value.parse().map_err(|_| failed("readonly takes true or false"))?);
-            }
-            "tmpfs-size" => options.size_bytes = Some(parse_bytes("mount", value)?),
-            "tmpfs-mode" => {
-                let mode = i64::from_str_radix(value, 8).ok().filter(|mode| (0..=0o7777).contains(mode));
-                options.mode = Some(mode.ok_or_else(|| failed("tmpfs-mode takes an octal mode"))?);
-            }
-            other => return Err(failed(&format!("unexpected key '{other}'"))),
-        }
-    }
-    if mount.typ != Some(MountType::TMPFS) {
-        return Err(failed("only type=tmpfs is supported: volumes and bind mounts come later"));
-    }
-    if !mount.target.as_deref().is_some_and(|target| target.starts_with('/')) {
-        return Err(failed("the target must be an absolute path"));
-    }
-    mount.tmpfs_options = (options != MountTmpfsOptions::default()).then_some(options);
-    Ok(mount)
-}
-
 /// `KEY=VALUE` with a key.
 ///
 /// # Errors
@@ -281,23 +246,6 @@ mod tests {
     }
 
     #[test]
-    fn only_memory_is_mounted() {
-        let mount = parse_mount("type=tmpfs,dst=/x,tmpfs-size=1m,tmpfs-mode=1770,readonly").unwrap();
-        assert_eq!((mount.target.as_deref(), mount.read_only), (Some("/x"), Some(true)));
-        assert_eq!(mount.tmpfs_options.unwrap().mode, Some(0o1770));
-        for wrong in [
-            "",
-            "type=bind,src=/a,dst=/b",
-            "dst=/x",
-            "type=tmpfs",
-            "type=tmpfs,dst=x",
-            "type=tmpfs,dst=/x,a=b",
-        ] {
-            assert!(parse_mount(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn hosts_addresses_and_macs_are_checked() {
         assert_eq!(parse_add_host("h:1.2.3.4").unwrap(), "h:1.2.3.4");
         assert_eq!(parse_add_host("h=[::1]").unwrap(), "h:::1");
@@ -317,7 +265,7 @@ mod tests {
         fn no_value_panics(text in ".{0,24}", sized in "[0-9.]{0,22}[a-zA-Z ]{0,3}") {
             for text in [&text, &sized] {
                 let _ = (parse_bytes("x", text), parse_cpus(text), parse_ulimit(text), parse_add_host(text));
-                let _ = (parse_mac(text), parse_ip("x", text), parse_expose(text), parse_mount(text));
+                let _ = (parse_mac(text), parse_ip("x", text), parse_expose(text), crate::container::parse_mount(text));
                 let _ = crate::format::parse_when(text, jiff::Timestamp::UNIX_EPOCH);
                 let _ = crate::reference::Reference::parse(text);
             }

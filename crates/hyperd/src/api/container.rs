@@ -88,9 +88,9 @@ pub(crate) async fn remove(call: Call, id: &str) -> Result {
     if call.query.bool("link") {
         return Err(ApiError::unsupported("links are not supported"));
     }
-    // `v` removes anonymous volumes: a container's writable layer, which goes in any case, is all there is.
-    let (engine, id, force) = (call.app.engine.clone(), id.to_owned(), call.query.bool("force"));
-    to_the_end(async move { engine.remove(&id, force).await }).await?;
+    let (engine, id) = (call.app.engine.clone(), id.to_owned());
+    let (force, volumes) = (call.query.bool("force"), call.query.bool("v"));
+    to_the_end(async move { engine.remove(&id, force, volumes).await }).await?;
     done()
 }
 

@@ -3,7 +3,7 @@
 //! Whatever is neither honoured nor neutral is refused by name; nothing is passed over in silence.
 
 use hyper::StatusCode;
-use hyper_engine::{AttachFlags, ContainerOptions, CreateRequest, NetworkMode};
+use hyper_engine::{AttachFlags, ContainerOptions, CreateRequest, MountOptions, NetworkMode};
 use serde_json::{Value, json};
 
 use super::{create_host, to_the_end};
@@ -78,6 +78,7 @@ fn read(body: Value) -> Result<ContainerOptions> {
         hostname: fields.string("Hostname")?,
         domainname: fields.string("Domainname")?,
         labels: fields.string_map("Labels")?,
+        mounts: MountOptions { anonymous: fields.keys("Volumes")?, ..MountOptions::default() },
         exposed_ports: fields.keys("ExposedPorts")?,
         stop_signal: Some(fields.string("StopSignal")?).filter(|name| !name.is_empty()),
         stop_timeout: fields.optional_int("StopTimeout")?,
@@ -103,9 +104,6 @@ fn refuse_config(fields: &mut Fields) -> Result<()> {
     fields.refuse("OnBuild", &[], "triggers belong to building images, which comes later")?;
     fields.refuse("Shell", &[], "it belongs to building images, which comes later")?;
     fields.refuse("ArgsEscaped", &[], "it is for Windows containers")?;
-    if !fields.keys("Volumes")?.is_empty() {
-        return Err(ApiError::unsupported("Volumes is not supported: volumes come later"));
-    }
     Ok(())
 }
 
@@ -160,9 +158,6 @@ mod tests {
     #[test]
     fn every_option_of_later_is_refused_by_name() {
         for (host, name) in [
-            (json!({"Binds": ["/a:/b"]}), "Binds"),
-            (json!({"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b"}]}), "Mounts"),
-            (json!({"VolumesFrom": ["x"]}), "VolumesFrom"),
             (json!({"RestartPolicy": {"Name": "sometimes"}}), "sometimes"),
             (json!({"Devices": [{"PathOnHost": "/dev/x"}]}), "Devices"),
             (json!({"DeviceRequests": [{"Driver": "nvidia"}]}), "DeviceRequests"),
@@ -188,7 +183,6 @@ mod tests {
             assert!(error.message.contains(name), "{:?} does not name {name}", error.message);
         }
         for (body, name) in [
-            (json!({"Volumes": {"/data": {}}}), "Volumes"),
             (json!({"Healthcheck": {"Test": ["CMD", "true"], "Nosuch": 1}}), "Healthcheck.Nosuch"),
             (json!({"MacAddress": "02:42:ac:11:00:02"}), "MacAddress"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"mynet": {}}}}), "mynet"),

@@ -10,10 +10,7 @@ use crate::http::{ApiError, Result};
 const RUNTIMES: [&str; 3] = ["", "hyper", "io.containerd.hyper.v2"];
 
 /// Fields that are refused unless neutral, what else is neutral, and why.
-const REFUSED: [(&str, &str, &str); 32] = [
-    ("Binds", "", "volumes and bind mounts come later"),
-    ("VolumesFrom", "", "volumes come later"),
-    ("VolumeDriver", "", "volumes come later"),
+const REFUSED: [(&str, &str, &str); 29] = [
     ("Links", "", "links are not supported"),
     ("Cgroup", "", "a container's cgroup is in its own VM"),
     ("CgroupParent", "", "a container's cgroup is in its own VM"),
@@ -87,7 +84,7 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
         options.console_size = serde_json::from_value(Value::Array(size))
             .map_err(|_| ApiError::invalid("invalid JSON: HostConfig.ConsoleSize must be two numbers"))?;
     }
-    read_mounts(&mut host, options)?;
+    super::create_mounts::read(&mut host, options)?;
     read_security(&mut host, options)?;
     read_modes(&mut host, options)?;
     host.finish()
@@ -148,42 +145,6 @@ pub(super) fn read_resources(host: &mut Fields) -> Result<Resources> {
             .map_err(|_| ApiError::invalid("invalid JSON: HostConfig.OomScoreAdj is out of range"))?,
         ulimits,
     })
-}
-
-/// Mounts of memory become tmpfs; others are refused.
-fn read_mounts(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {
-    let Value::Array(mounts) = host.take("Mounts") else { return Ok(()) };
-    for mount in mounts {
-        let mut mount = Fields::of(mount, "HostConfig.Mounts")?;
-        let kind = mount.string("Type")?;
-        if kind != "tmpfs" {
-            return Err(ApiError::unsupported(format!(
-                "HostConfig.Mounts of type {kind} is not supported: volumes and bind mounts come later"
-            )));
-        }
-        let target = mount.string("Target")?;
-        mount.refuse("Source", &[], "a tmpfs has no source")?;
-        mount.refuse("Consistency", &[json!("default")], "it is for other platforms")?;
-        let mut words = Vec::new();
-        if mount.bool("ReadOnly")? {
-            words.push("ro".to_owned());
-        }
-        let mut tmpfs = mount.object("TmpfsOptions")?;
-        let size = tmpfs.int("SizeBytes")?;
-        if size > 0 {
-            words.push(format!("size={size}"));
-        }
-        let mode = tmpfs.int("Mode")?;
-        if mode > 0 {
-            words.push(format!("mode={mode:o}"));
-        }
-        tmpfs.finish()?;
-        mount.finish()?;
-        if options.tmpfs.insert(target.clone(), words.join(",")).is_some() {
-            return Err(ApiError::invalid(format!("Duplicate mount point: {target}")));
-        }
-    }
-    Ok(())
 }
 
 fn read_security(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {

@@ -44,7 +44,10 @@ pub(crate) async fn list(call: Call) -> Result {
     };
     let infos = call.app.engine.list(&query).await?;
     let now = Timestamp::now();
-    ok(&infos.iter().map(|info| summary(info, now)).collect::<Vec<_>>())
+    ok(&infos
+        .iter()
+        .map(|info| summary(info, call.app.engine.shown_mounts(&info.record), now))
+        .collect::<Vec<_>>())
 }
 
 /// The command in one line: arguments with blanks in quotes, as docker shows them.
@@ -56,7 +59,7 @@ fn shown_command(words: &[String]) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
+pub(super) fn summary(info: &ContainerInfo, mounts: Vec<Value>, now: Timestamp) -> Value {
     let record = &info.record;
     let mut command = shown_command(&record.command());
     if command.len() > COMMAND_MAX {
@@ -80,7 +83,7 @@ pub(super) fn summary(info: &ContainerInfo, now: Timestamp) -> Value {
         "Status": info.describe(now),
         "HostConfig": host,
         "NetworkSettings": {"Networks": networks(info)},
-        "Mounts": [],
+        "Mounts": mounts,
     });
     if let Some((writable, image)) = info.sizes {
         summary["SizeRw"] = writable.into();
@@ -120,7 +123,7 @@ fn container(info: &ContainerInfo, call: &Call) -> Value {
             "Data": {"Writable": directory.join("rw.ext4").display().to_string()},
             "Name": "erofs",
         },
-        "Mounts": [],
+        "Mounts": call.app.engine.shown_mounts(record),
         "Config": config(info),
         "NetworkSettings": network_settings(info),
         "Hyper": {
@@ -190,7 +193,7 @@ fn config(info: &ContainerInfo) -> Value {
         "Env": options.env,
         "Cmd": options.cmd,
         "Image": options.image,
-        "Volumes": if options.image_volumes.is_empty() { Value::Null } else { set(&options.image_volumes) },
+        "Volumes": if options.mounts.anonymous.is_empty() { Value::Null } else { set(&options.mounts.anonymous) },
         "WorkingDir": options.working_dir,
         "Entrypoint": options.entrypoint,
         "OnBuild": list_or_null(&options.on_build),
@@ -266,6 +269,7 @@ fn host_config(info: &ContainerInfo) -> Value {
     if let Some(init) = options.init {
         host.insert("Init".to_owned(), init.into());
     }
+    super::create_mounts::show(options, &mut host);
     let maps: [(&str, BTreeMap<String, String>); 4] = [
         ("Annotations", options.annotations.clone()),
         ("Tmpfs", options.tmpfs.clone()),
@@ -286,10 +290,7 @@ fn host_config(info: &ContainerInfo) -> Value {
 /// What every container has, since nothing else can be asked for yet.
 fn host_config_of_later() -> Map<String, Value> {
     let value = json!({
-        "Binds": null,
         "ContainerIDFile": "",
-        "VolumeDriver": "",
-        "VolumesFrom": null,
         "CgroupnsMode": "private",
         "IpcMode": "private",
         "Cgroup": "",

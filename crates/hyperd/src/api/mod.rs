@@ -6,6 +6,7 @@ pub(crate) mod attach;
 pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod create_host;
+pub(crate) mod create_mounts;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod health;
@@ -19,6 +20,7 @@ pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod template;
 pub(crate) mod update;
+pub(crate) mod volume;
 
 use std::future::Future;
 

@@ -94,6 +94,7 @@ fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Booted | Origin::Unable => "booted".to_owned(),
         Origin::Cloned(key) => format!("cloned from template {key}"),
+        Origin::Shares => "booted: it shares directories of the host".to_owned(),
         Origin::NoTemplate { unsound: None, .. } => "booted: there was no template yet".to_owned(),
         Origin::NoTemplate { unsound: Some(why), .. } => {
             format!("booted: the template was thrown away: {why}")

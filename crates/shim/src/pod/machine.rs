@@ -16,6 +16,7 @@ use crate::boot::{self, Unmet};
 use crate::disks::Disks;
 use crate::error::ShimError;
 use crate::phase::PodPhase;
+use crate::share::Shares;
 use crate::templates::Template;
 
 /// How long after its launch the end of a clone is put down to its template, although containers have been started in it:
@@ -30,6 +31,8 @@ pub struct Machine {
     pub vm: Arc<dyn Vm>,
     /// Its disks.
     pub disks: Disks,
+    /// Files of the host that it has, where it may have such.
+    pub shares: Option<Shares>,
     template: Option<Template>,
     launched: Instant,
     made: AtomicBool,
@@ -37,9 +40,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new(vm: Arc<dyn Vm>, template: Option<Template>, launched: Instant) -> Self {
+    fn new(vm: Arc<dyn Vm>, shares: Option<Shares>, template: Option<Template>, launched: Instant) -> Self {
         let (made, started) = Default::default();
-        Self { vm, disks: Disks::default(), template, launched, made, started }
+        Self { vm, disks: Disks::default(), shares, template, launched, made, started }
     }
 
     /// Takes note that a container has been made in it: it cannot be replaced any more.
@@ -139,8 +142,8 @@ impl Pod {
     ) -> Result<(), Fault> {
         let launched = Instant::now();
         let cloned = template.is_some();
-        let vm = boot::launch(hypervisor, vm_config, config, &self.timeline).await?;
-        let machine = Arc::new(Machine::new(vm.clone(), template, launched));
+        let (vm, shares) = boot::launch(hypervisor, vm_config, config, &self.timeline).await?;
+        let machine = Arc::new(Machine::new(vm.clone(), shares, template, launched));
         // A clone's guest has long been listening.
         let boot = if cloned { Boot::Listening } else { Boot::Silent };
         if !self.advance(PodPhase::Booting, Phase::Booting(config.clone(), boot(machine.clone()))) {
@@ -179,6 +182,11 @@ impl Pod {
         let (reason, by_itself) = tokio::select! {
             exit = machine.vm.wait() => {
                 (exit.reason, matches!(exit.kind, ExitKind::Panic | ExitKind::Lost))
+            }
+            how = unserved(machine) => {
+                // Whoever uses a shared file would wait for ever: nothing in the guest answers in the server's place.
+                machine.vm.kill().await;
+                (format!("virtiofsd, which serves its volumes, ended ({how})"), false)
             }
             reason = keep => {
                 machine.vm.kill().await;
@@ -225,6 +233,15 @@ impl Pod {
         let settled = phase.wait_for(other).await;
         settled.is_ok_and(|phase| matches!(phase.kind(), PodPhase::Booting | PodPhase::Running))
     }
+}
+
+/// Waits until the server of a VM's shared files has ended without the VM; for ever where there is none.
+async fn unserved(machine: &Machine) -> String {
+    let Some(shares) = &machine.shares else { return std::future::pending().await };
+    let how = shares.server().ended().await;
+    // It ends with its VM, which is known a little later.
+    tokio::time::sleep(DEATH).await;
+    how
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ impl Shim {
     /// A usual configuration.
     pub fn config(&self, guest: &Path) -> PodConfig {
         PodConfig {
+            share: false,
             dir: self.pod_dir(),
             kernel: guest.join("vmlinux"),
             initramfs: guest.join("initramfs.cpio"),

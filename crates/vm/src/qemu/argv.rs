@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use crate::config::{Accelerator, Start, VmConfig};
+use crate::config::{Accelerator, Share, Start, VmConfig};
 use crate::kvm::Probe;
 
 /// Identifier of the SCSI controller.
@@ -14,7 +14,7 @@ pub const LINK_PORT: &str = "hyper.link";
 /// Descriptor sets below this number belong to the command line.
 pub const FIRST_DISK_SET: u64 = 16;
 
-/// Identifier of the guest's memory, where that is a file.
+/// Identifier of the guest's memory, where that has a backend of its own.
 const MEMORY: &str = "ram0";
 
 /// What the timer of QEMU's local APIC counts in a millisecond: nanoseconds (`hw/intc/apic.c`).
@@ -32,6 +32,8 @@ pub struct Descriptors {
     pub link: RawFd,
     /// Writing end of the console's pipe.
     pub console: RawFd,
+    /// Connected socket to the server of the share, where there is one.
+    pub share: Option<RawFd>,
 }
 
 /// Identifier of the device in a NIC slot.
@@ -56,8 +58,11 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
     argv.push("-sandbox", &Sandbox);
     if let Some(backend) = MemoryFile::of(config) {
         argv.push("-object", &backend);
+    } else if descriptors.share.is_some() {
+        argv.push("-object", &SharedMemory { size_mib: config.memory_mib });
     }
-    argv.push("-machine", &Machine { accel: accelerator, memory_file: config.start != Start::Boot });
+    let memory_backend = config.start != Start::Boot || descriptors.share.is_some();
+    argv.push("-machine", &Machine { accel: accelerator, memory_backend });
     argv.push("-cpu", &Cpu { accel: accelerator });
     argv.push("-smp", &Smp { cpus: config.vcpus });
     argv.push("-m", &Memory { size_mib: config.memory_mib });
@@ -102,6 +107,18 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
             },
         );
     }
+    if let Some(fd) = descriptors.share {
+        // Servers of vhost-user know the modern devices only, which virtio-mmio does not have by itself.
+        argv.value("-global", "virtio-mmio.force-legacy=false");
+        argv.push("-chardev", &SocketChardev { id: "share", fd, server: false });
+        argv.push(
+            "-device",
+            &Device {
+                driver: "vhost-user-fs-device",
+                properties: vec![("chardev", "share".into()), ("tag", Share::TAG.into())],
+            },
+        );
+    }
     argv.words
 }
 
@@ -119,10 +136,11 @@ pub fn template_kind(config: &VmConfig, probe: &Probe) -> String {
         kernel: PathBuf::new(),
         initramfs: PathBuf::new(),
         start: Start::Boot,
+        share: None,
         ..config.clone()
     };
     let rough = Probe { tsc_khz: probe.tsc_khz.map(|khz| (khz + 25_000) / 50_000 * 50_000), ..probe.clone() };
-    let words = command_line(&common, &rough, Descriptors { qmp: 3, link: 4, console: 5 });
+    let words = command_line(&common, &rough, Descriptors { qmp: 3, link: 4, console: 5, share: None });
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     words.join(" ")
 }
@@ -265,10 +283,26 @@ impl Options for MemoryFile {
     }
 }
 
+/// `-object memory-backend-memfd`: memory that another process can map.
+struct SharedMemory {
+    size_mib: u32,
+}
+
+impl Options for SharedMemory {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("", "memory-backend-memfd".into()),
+            ("id", MEMORY.into()),
+            ("size", format!("{}M", self.size_mib)),
+            ("share", "on".into()),
+        ]
+    }
+}
+
 /// `-machine`: microvm without what the guest does not use.
 struct Machine {
     accel: Accelerator,
-    memory_file: bool,
+    memory_backend: bool,
 }
 
 impl Options for Machine {
@@ -283,7 +317,7 @@ impl Options for Machine {
             // Without ACPI the guest learns of its devices by the kernel's command line.
             ("auto-kernel-cmdline", on(true)),
         ];
-        if self.memory_file {
+        if self.memory_backend {
             list.push(("memory-backend", MEMORY.into()));
         }
         list
@@ -416,9 +450,13 @@ mod tests {
     use crate::kvm::Verdict;
 
     fn lines(config: &VmConfig, accelerator: Accelerator) -> String {
+        lines_with(config, accelerator, None)
+    }
+
+    fn lines_with(config: &VmConfig, accelerator: Accelerator, share: Option<RawFd>) -> String {
         let verdict = if accelerator == Accelerator::Kvm { Verdict::Good } else { Verdict::TooSlow };
         let probe = Probe { verdict, reason: String::new(), rate: None, tsc_khz: Some(2_100_000) };
-        let argv = command_line(config, &probe, Descriptors { qmp: 10, link: 11, console: 12 });
+        let argv = command_line(config, &probe, Descriptors { qmp: 10, link: 11, console: 12, share });
         let mut text = String::new();
         for word in argv {
             let word = word.into_string().unwrap();
@@ -440,7 +478,18 @@ mod tests {
             nic_slots: 1,
             console_kept: 1 << 20,
             start: Start::Boot,
+            share: None,
         }
+    }
+
+    #[test]
+    fn share_is_a_device_of_a_vm_whose_memory_others_can_map() {
+        let text = lines_with(&config(), Accelerator::Tcg, Some(13));
+        assert!(text.contains("\n-object memory-backend-memfd,id=ram0,size=512M,share=on\n"), "{text}");
+        assert!(text.contains(",auto-kernel-cmdline=on,memory-backend=ram0\n"), "{text}");
+        assert!(text.ends_with(
+            "\n-global virtio-mmio.force-legacy=false\n-chardev socket,id=share,fd=13\n-device vhost-user-fs-device,chardev=share,tag=hyper"
+        ), "{text}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ const VERSION_MIN_TEXT: &str = "7.2";
 const GREETING: Duration = Duration::from_secs(30);
 /// NIC slots that microvm has transports for beside its other devices (8 of virtio-mmio in all, 4 taken).
 const NIC_SLOTS_MAX: u32 = 4;
+/// The same with a share, which takes one.
+const NIC_SLOTS_WITH_SHARE_MAX: u32 = 3;
 /// Virtual processors that microvm takes.
 const VCPUS_MAX: u32 = 255;
 /// Longest kernel command line on x86-64 (`COMMAND_LINE_SIZE`), less room for what is added here.
@@ -80,7 +82,7 @@ impl Hypervisor for Qemu {
             snapshot: true,
             memory_resize: false,
             vcpu_resize: false,
-            share: false,
+            share: true,
             balloon: true,
         }
     }
@@ -230,11 +232,19 @@ fn check(config: &VmConfig) -> Result<(), LaunchError> {
         let (asked, least) = (config.memory_mib, VmConfig::MEMORY_MIN_MIB);
         return refuse(format!("{asked} MiB of memory are too few to boot, at least {least} MiB are needed"));
     }
-    if config.nic_slots > NIC_SLOTS_MAX {
+    let shares = config.share.is_some();
+    let nic_slots_max = if shares { NIC_SLOTS_WITH_SHARE_MAX } else { NIC_SLOTS_MAX };
+    if config.nic_slots > nic_slots_max {
+        let with = if shares { " that shares directories of the host" } else { "" };
         return refuse(format!(
-            "a VM has at most {NIC_SLOTS_MAX} network interfaces, not {}",
+            "a VM{with} has at most {nic_slots_max} network interfaces, not {}",
             config.nic_slots
         ));
+    }
+    if shares && config.start != Start::Boot {
+        return refuse(
+            "a VM that shares directories of the host boots: it is no template and no clone".into(),
+        );
     }
     let words = &config.kernel_args;
     if words.iter().any(|word| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c == '\0')) {
@@ -275,6 +285,8 @@ struct Sockets {
     console: (OwnedFd, OwnedFd),
     /// State of the template's devices.
     state: Option<OwnedFd>,
+    /// Server of the share.
+    share: Option<OwnedFd>,
 }
 
 impl Sockets {
@@ -295,7 +307,8 @@ impl Sockets {
             }
             Start::Boot | Start::Template(_) => None,
         };
-        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console, state })
+        let share = config.share.as_ref().map(|share| share.socket.try_clone()).transpose().map_err(io)?;
+        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console, state, share })
     }
 }
 
@@ -334,8 +347,12 @@ fn spawn(
     sockets: Sockets,
 ) -> Result<(Child, Ours), LaunchError> {
     let theirs = (OwnedFd::from(sockets.qmp.1), sockets.link.0, sockets.console.1);
-    let descriptors =
-        Descriptors { qmp: theirs.0.as_raw_fd(), link: theirs.1.as_raw_fd(), console: theirs.2.as_raw_fd() };
+    let descriptors = Descriptors {
+        qmp: theirs.0.as_raw_fd(),
+        link: theirs.1.as_raw_fd(),
+        console: theirs.2.as_raw_fd(),
+        share: sockets.share.as_ref().map(AsRawFd::as_raw_fd),
+    };
     let mut command = std::process::Command::new(program);
     command
         .args(command_line(config, probe, descriptors))
@@ -354,6 +371,7 @@ fn spawn(
     let state = sockets.state.as_ref().map(AsRawFd::as_raw_fd);
     let mut inherited = vec![theirs.0, theirs.1, theirs.2];
     inherited.extend(sockets.state);
+    inherited.extend(sockets.share);
     hyper_sys::spawn::inherit_only(&mut command, inherited);
     let failed = |source| LaunchError::Spawn { program: program.display().to_string(), source };
     let kept = match &config.start {

@@ -51,6 +51,9 @@ impl Hypervisor for Fake {
         if config.memory_mib < VmConfig::MEMORY_MIN_MIB {
             return Err(LaunchError::Config("too little memory".into()));
         }
+        if config.share.is_some() {
+            return Err(LaunchError::Config("this driver has no ability \"share\"".into()));
+        }
         hyper_vm::check_kernel(&config.kernel)
             .map_err(|source| LaunchError::Kernel { path: config.kernel.clone(), source })?;
         let now = SystemTime::now();

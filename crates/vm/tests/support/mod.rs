@@ -26,6 +26,7 @@ pub fn config(dir: &Path, kernel: PathBuf) -> VmConfig {
         nic_slots: 1,
         console_kept: 64 << 10,
         start: Start::Boot,
+        share: None,
     }
 }
 

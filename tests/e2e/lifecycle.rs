@@ -245,6 +245,9 @@ fn rename_restart_pause_and_top(s: &Session) {
     assert_eq!(s.inspect(&other)["State"]["Status"], "paused");
     s.run(&["unpause", &other]).ok();
     assert!(s.run(&["top", &other]).ok().out().contains("sleep 1000"));
+    let chosen = s.run(&["top", &other, "-o", "pid,comm"]).ok().out();
+    assert!(chosen.starts_with("PID                 COMMAND\n") && chosen.contains(" sleep\n"), "{chosen}");
+    s.run(&["top", &other, "-o", "comm"]).exits(1).complains(&["Couldn't find PID field in ps output"]);
     s.run(&["restart", "-t", "0", &other]).ok();
     wait_until("it started again", || s.run(&["logs", &other]).out().matches("up").count() == 2);
     s.run(&["rename", &other, &container.name]).ok();

@@ -97,6 +97,7 @@ fn process(pid: u32, boot: i64) -> Option<Process> {
         started_unix: boot + (parsed.start / TICKS).cast_signed(),
         cpu_ms: parsed.cpu * (1000 / TICKS),
         tty: terminal(parsed.tty),
+        name: parsed.name.to_owned(),
         command: if command.is_empty() { format!("[{}]", parsed.name) } else { command.join(" ") },
     })
 }

@@ -298,7 +298,9 @@ impl Engine {
             return Err(EngineError::invalid("Neither old nor new names may be empty"));
         }
         check_name(name).map_err(|mut error| {
-            error.message = format!("Error when allocating new name: {}", error.message);
+            // Docker writes the slash that its names have inside.
+            let message = error.message.replacen('(', "(/", 1);
+            error.message = format!("Error when allocating new name: {message}");
             error
         })?;
         let _transition = container.transition.lock().await;

@@ -409,7 +409,7 @@ impl Engine {
         let _transition = container.transition.lock().await;
         let phase = container.lock().state.phase;
         if phase == Phase::Paused {
-            return Err(EngineError::conflict(format!("container {} is already paused", container.id)));
+            return Err(EngineError::conflict(format!("Container {} is already paused", container.id)));
         }
         if phase == Phase::Restarting {
             return Err(restart::in_between(&container.id));

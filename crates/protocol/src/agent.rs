@@ -441,6 +441,9 @@ pub struct Process {
     pub cpu_ms: u64,
     /// Controlling terminal (`pts/0`), or `?`.
     pub tty: String,
+    /// Its name, as the kernel has it.
+    #[serde(default)]
+    pub name: String,
     /// Command line, arguments joined by spaces.
     pub command: String,
 }

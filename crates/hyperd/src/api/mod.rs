@@ -19,6 +19,7 @@ mod ports;
 pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod template;
+pub(crate) mod top;
 pub(crate) mod update;
 pub(crate) mod volume;
 

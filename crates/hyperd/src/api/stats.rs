@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper_engine::{HostMemory, Process, Stats, Step, Timestamp};
 use serde_json::{Map, Value, json};
 
-use crate::http::{ApiError, Result, ok};
+use crate::http::{Result, ok};
 use crate::route::Call;
 
 /// Between two pieces of streamed statistics: docker's.
@@ -163,9 +163,8 @@ pub(crate) async fn top(call: Call, id: &str) -> Result {
         "" | "-ef" | "ef" => false,
         "aux" | "-aux" => true,
         other => {
-            return Err(ApiError::unsupported(format!(
-                "ps arguments {other:?} are not supported: the processes are in a VM without ps; there are -ef and aux"
-            )));
+            let (titles, rows) = super::top::table(other, &call.app.engine.processes(id).await?)?;
+            return ok(&json!({"Titles": titles, "Processes": rows}));
         }
     };
     let processes = call.app.engine.processes(id).await?;
@@ -179,18 +178,18 @@ pub(crate) async fn top(call: Call, id: &str) -> Result {
 }
 
 /// Hour and minute of today, or the date.
-fn start_time(process: &Process, now: i64) -> String {
+pub(super) fn start_time(process: &Process, now: i64) -> String {
     let text = Timestamp::from_parts(process.started_unix, 0).to_string();
     let range = if now - process.started_unix < 24 * 3600 { 11..16 } else { 0..10 };
     text.get(range).unwrap_or_default().to_owned()
 }
 
-fn processor_time(process: &Process) -> String {
+pub(super) fn processor_time(process: &Process) -> String {
     let seconds = process.cpu_ms / 1000;
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-fn user(process: &Process) -> String {
+pub(super) fn user(process: &Process) -> String {
     if process.uid == 0 { "root".to_owned() } else { process.uid.to_string() }
 }
 

@@ -10,6 +10,7 @@
 
 mod bad_images;
 mod bad_input;
+mod copy;
 mod crash;
 mod harness;
 mod health;
@@ -48,6 +49,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("images", images::cases()),
         ("run", run::cases()),
         ("lifecycle", lifecycle::cases()),
+        ("copy", copy::cases()),
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),
         ("network", network::cases()),

@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use hyper_link::{LinkError, Stream};
 use hyper_protocol::agent::{
     Container as Wanted, Exec, FailureKind, INIT_ANNOTATION, Id, Known, Output, Reply, Request, Target,
 };
+use hyper_protocol::files::Files;
 use hyper_sys::child::{PidNamespace, SIGNAL_MAX};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::cgroup::{self, Cgroup};
 use crate::container::filter::Filter;
@@ -19,6 +21,7 @@ use crate::container::launch::{Launch, Place};
 use crate::container::root;
 use crate::disks::Disks;
 use crate::failure::{Attempt, Failed};
+use crate::files::{self, Place as FilePlace, Works};
 use crate::pod;
 use crate::process::Process;
 use crate::reaper::Reaper;
@@ -70,6 +73,7 @@ pub struct Agent {
     /// Names whose containers are being made or deleted.
     changing: RefCell<BTreeSet<Id>>,
     power: Notify,
+    file_works: Semaphore,
     pub(crate) calls: Cell<usize>,
 }
 
@@ -84,6 +88,7 @@ struct Container {
     directory: PathBuf,
     paused: Cell<bool>,
     filter: Option<Rc<Filter>>,
+    works: Works,
 }
 
 /// A name taken until dropped.
@@ -115,6 +120,7 @@ impl Agent {
             containers: RefCell::default(),
             changing: RefCell::default(),
             power: Notify::new(),
+            file_works: files::limit(),
             calls: Cell::new(0),
         }))
     }
@@ -161,7 +167,7 @@ impl Agent {
             Request::Update { id, resources } => self.update(&id, resources)?,
             Request::Sync => rustix::fs::sync(),
             Request::Shutdown => self.shut_down().await,
-            Request::ReadOutput { .. } | Request::WriteInput(_) => {
+            Request::ReadOutput { .. } | Request::WriteInput(_) | Request::Files(_) => {
                 return Err(Failed::invalid("a call that becomes a channel"));
             }
         }
@@ -195,6 +201,33 @@ impl Agent {
             (Output::Stderr, Some(stderr)) => Ok(stderr.sender()),
             (Output::Stderr, None) => Err(Failed::invalid("a process with a terminal has one output")),
         }
+    }
+
+    /// Works on the files of a container, over the stream that asked for it.
+    pub(crate) async fn files(&self, asked: &Files, stream: Stream) -> Result<(), LinkError> {
+        match self.file_place(&asked.container) {
+            Ok((container, place)) => {
+                files::serve(&container.works, &self.file_works, &self.reaper, &place, &asked.work, stream)
+                    .await
+            }
+            Err(failed) => crate::session::refuse(stream, failed).await,
+        }
+    }
+
+    fn file_place(&self, id: &str) -> Result<(Rc<Container>, FilePlace), Failed> {
+        let container = self.container(id)?;
+        let place = {
+            let rootfs = container.rootfs.borrow();
+            let rootfs =
+                rootfs.as_ref().ok_or_else(|| Failed::wrong_state("the container has no root filesystem"))?;
+            FilePlace {
+                process: container.init.inside()?,
+                root: rootfs.path().to_owned(),
+                upper: rootfs.upper().to_owned(),
+                lower: rootfs.lower().to_vec(),
+            }
+        };
+        Ok((container, place))
     }
 
     fn claim(&self, id: &str) -> Result<Claim<'_>, Failed> {
@@ -283,6 +316,7 @@ impl Agent {
             directory,
             paused: Cell::new(false),
             filter,
+            works: Works::default(),
         });
         let prepared = self.prepare(&container, &spec, &wanted.files, pid_of.as_deref()).await;
         if let Err(failed) = prepared {
@@ -431,6 +465,7 @@ impl Agent {
 
     /// Kills what is left of a container, unmounts it and removes its cgroup and files.
     async fn dismantle(&self, container: &Rc<Container>) -> Result<(), Failed> {
+        container.works.end().await;
         container.init.abandon();
         container.cgroup.remove().await?;
         let rootfs = container.rootfs.borrow_mut().take();

@@ -4,7 +4,7 @@
 //! the calls that come over it; [`Agent`] is what they act on. A call to create a container goes through `spec`,
 //! `disks`, `rootfs`, `cgroup` and `devicefilter` to `container`, whose `launch` runs in the forked child; `process` and
 //! `stdio` are the agent's side of that child, `reaper` its end. `pod`, `network` and `memory` are what containers
-//! of the pod share, `usage` what they use; `steps` keeps
+//! of the pod share, `usage` what they use, `files` what is copied in and out of them; `steps` keeps
 //! account of the time it all takes, `volumes` of what containers have beside their root filesystems. `init` is what runs
 //! a container's program where the container wants an init. `uevent` and `deadline` wait for what the kernel does in its
 //! own time.
@@ -18,6 +18,7 @@ mod deadline;
 mod devicefilter;
 mod disks;
 mod failure;
+mod files;
 pub mod init;
 mod memory;
 mod netlink;

@@ -319,6 +319,14 @@ impl Process {
         }
     }
 
+    /// A descriptor of the process from when it is ready to start: its namespaces are the container's.
+    pub(crate) fn inside(&self) -> Result<Rc<OwnedFd>, Failed> {
+        match &*self.phase.borrow() {
+            Phase::Ready { child, .. } => Ok(Rc::clone(&child.pidfd)),
+            _ => self.pidfd(),
+        }
+    }
+
     /// How it ended, once it has.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.exit.borrow().clone()

@@ -33,6 +33,10 @@ pub(crate) struct Rootfs {
     /// Filesystem and device node of each disk.
     disks: Vec<(&'static str, PathBuf)>,
     root: PathBuf,
+    /// Where the read-only layers are mounted, bottom first.
+    lower: Vec<PathBuf>,
+    /// What the writable layer holds.
+    upper: PathBuf,
 }
 
 impl Rootfs {
@@ -48,7 +52,13 @@ impl Rootfs {
             let count = layers.len();
             return Err(Failed::invalid(format!("{count} layers, an overlay takes {MAX_LAYERS}")));
         }
-        let mut rootfs = Rootfs { mounted: Vec::new(), disks: Vec::new(), root: directory.join("root") };
+        let mut rootfs = Rootfs {
+            mounted: Vec::new(),
+            disks: Vec::new(),
+            root: directory.join("root"),
+            lower: Vec::new(),
+            upper: PathBuf::new(),
+        };
         match rootfs.mount(finder, layers, writable, root, directory).await {
             Ok(()) => Ok(rootfs),
             Err(failed) => {
@@ -61,6 +71,16 @@ impl Rootfs {
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.root
+    }
+
+    /// Where its read-only layers are mounted, bottom first.
+    pub(crate) fn lower(&self) -> &[PathBuf] {
+        &self.lower
+    }
+
+    /// What its writable layer holds.
+    pub(crate) fn upper(&self) -> &Path {
+        &self.upper
     }
 
     async fn mount(
@@ -102,6 +122,7 @@ impl Rootfs {
         } else {
             mount_overlay(&lower, &upper, &work, &self.root)?;
         }
+        (self.lower, self.upper) = (lower, upper);
         steps::since("unite layers", start);
         self.mounted.push(self.root.clone());
         Ok(())

@@ -70,6 +70,7 @@ async fn call(agent: &Rc<Agent>, mut stream: Stream) -> Result<(), LinkError> {
             stdin.read(stream);
             Ok(())
         }
+        Request::Files(asked) => agent.files(&asked, stream).await,
         Request::Wait(_) => {
             // The one call that may take for ever: a caller that goes away ends it.
             let reply = tokio::select! {
@@ -92,7 +93,7 @@ async fn call(agent: &Rc<Agent>, mut stream: Stream) -> Result<(), LinkError> {
     }
 }
 
-async fn refuse(stream: Stream, failed: Failed) -> Result<(), LinkError> {
+pub(crate) async fn refuse(stream: Stream, failed: Failed) -> Result<(), LinkError> {
     finish(stream, &Reply::Failed(failed.to_failure())).await
 }
 

@@ -15,6 +15,7 @@ use crate::db::{Db, Durability, Setting};
 use crate::error::{EngineError, Result};
 use crate::events::{Event, EventStream, Events};
 use crate::exec::Exec;
+use crate::files::Helpers;
 use crate::filter::Filters;
 use crate::layer::Layers;
 use crate::options::{ContainerRecord, State};
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) admission: Admission,
     pub(crate) volumes: Volumes,
+    pub(crate) helpers: Helpers,
     /// Held for reading while the VM of a container ends that nobody knows any more, or a template is made.
     pub(crate) endings: tokio::sync::RwLock<()>,
     /// Held for reading while a container is made of an image, for writing while images are removed.
@@ -151,7 +153,7 @@ impl Engine {
 
     /// Takes the default network down unless a pod uses it: the last deed of a daemon that ends.
     pub async fn close(&self) {
-        self.shared.drain_pool().await;
+        tokio::join!(self.shared.drain_pool(), self.end_helpers());
         // Nobody would end these VMs before the next daemon comes.
         let _ = tokio::time::timeout(ENDINGS, self.shared.endings.write()).await;
         if !self.shared.network_was_used() {
@@ -197,6 +199,7 @@ impl Shared {
             // Without templates each would be a boot that nobody asked for.
             pool: Pool::new(if config.templates.is_some() { config.pool } else { Some(0) }),
             admission: Admission::new(config.memory_reserve),
+            helpers: Helpers::default(),
             endings: tokio::sync::RwLock::default(),
             image_use: Arc::default(),
             membership: tokio::sync::Mutex::default(),

@@ -119,6 +119,7 @@ macro_rules! from_image_error {
 }
 
 from_image_error!(
+    CommitError,
     ImportError,
     LoadError,
     LoginError,

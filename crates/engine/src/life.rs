@@ -505,6 +505,7 @@ impl Engine {
 
     /// Removes a container that does not run; its transition lock is held.
     async fn remove_ended(&self, container: &Arc<Container>) -> Result<()> {
+        self.return_files(container).await;
         if container.lock().options.auto_remove {
             // It is removed after a crash too, whatever the database says until then.
             container.lock().state.phase = Phase::Removing;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_protocol::agent::{Process, Stats};
+use hyper_protocol::files::Files;
 use hyper_protocol::port::{PortRequest, Published};
 use hyper_protocol::shim::{Identity, Phase, PodReply, PodRequest, PodState, Position, Session, files};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -83,6 +84,14 @@ pub(crate) async fn stats(dir: &Path, container: &str) -> Result<Stats> {
 pub(crate) async fn processes(dir: &Path, container: &str) -> Result<Vec<Process>> {
     match ask(dir, &PodRequest::Processes { container: container.to_owned() }).await? {
         (PodReply::Processes(processes), _) => Ok(processes),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Has the agent asked to work on files; its answer and what follows come on the stream.
+pub(crate) async fn files(dir: &Path, asked: &Files) -> Result<UnixStream> {
+    match ask(dir, &PodRequest::Files(asked.clone())).await? {
+        (PodReply::Files, stream) => Ok(stream),
         _ => Err(unexpected()),
     }
 }

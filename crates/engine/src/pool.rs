@@ -222,6 +222,27 @@ impl Shared {
         }
     }
 
+    /// Takes a spare that is promised to nobody, for work that belongs to no pod, and wakes it.
+    pub(crate) async fn take_spare(self: &Arc<Self>) -> Option<(String, Shim, Option<Endpoint>)> {
+        let spare = self.pool.spares().ready.pop()?;
+        let identity = Identity {
+            hostname: spare.id.clone(),
+            domainname: String::new(),
+            sysctl: Default::default(),
+            autostop: false,
+        };
+        let woken = podsock::wake(spare.shim.dir(), identity).await;
+        self.refill();
+        match woken {
+            Ok(()) => Some((spare.id, spare.shim, spare.endpoint)),
+            Err(error) => {
+                tracing::warn!(spare = spare.id, error = %error.report(), "a VM kept ready is of no use");
+                self.discard(spare).await;
+                None
+            }
+        }
+    }
+
     /// Makes spares in the background as far as they lack.
     pub(crate) fn refill(self: &Arc<Self>) {
         if !self.pool.lacks() {

@@ -61,6 +61,7 @@ impl Engine {
 
     /// Starts a container that does not run; its transition lock is held.
     pub(crate) async fn start_locked(&self, container: &Arc<Container>) -> Result<()> {
+        self.return_files(container).await;
         match self.start_in_pod(container).await {
             Ok(()) => {
                 self.volume_events(&container.record(), "mount");
@@ -165,7 +166,7 @@ impl Engine {
         image
     }
 
-    fn writable_layer(&self, record: &ContainerRecord) -> PathBuf {
+    pub(crate) fn writable_layer(&self, record: &ContainerRecord) -> PathBuf {
         self.places().container(&record.id).join("rw.ext4")
     }
 
@@ -338,7 +339,7 @@ impl Engine {
 }
 
 /// An image's read-only disks: one, except where its layers cannot be made one. Blocks.
-fn disks(images: &Store, image: &Image) -> Vec<Layer> {
+pub(crate) fn disks(images: &Store, image: &Image) -> Vec<Layer> {
     match images.merged(image) {
         Ok(Some(merged)) => {
             return vec![Layer::ReadOnly { image: merged.metadata, devices: merged.devices }];

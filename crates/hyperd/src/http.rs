@@ -24,7 +24,17 @@ const STREAM_BACKLOG: usize = 16;
 pub(crate) type Request = hyper::Request<Incoming>;
 
 /// A reply's body.
-pub(crate) type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = BoxBody<Bytes, BrokenOff>;
+
+/// A streamed reply that failed in its middle.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the reply is broken off")]
+pub(crate) struct BrokenOff;
+
+/// A body that is there at once.
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+}
 
 /// A reply.
 pub(crate) type Reply = Response<Body>;
@@ -80,7 +90,7 @@ pub(crate) type Result<T = Reply, E = ApiError> = std::result::Result<T, E>;
 
 /// A reply without a body.
 pub(crate) fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::new()).boxed());
+    let mut reply = Response::new(whole(Bytes::new()));
     *reply.status_mut() = status;
     reply
 }
@@ -97,7 +107,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
             return empty(StatusCode::INTERNAL_SERVER_ERROR);
         }
     };
-    let mut reply = Response::new(Full::new(Bytes::from(text)).boxed());
+    let mut reply = Response::new(whole(Bytes::from(text)));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply
@@ -115,18 +125,18 @@ pub(crate) fn done() -> Result {
 
 /// 200 with plain text.
 pub(crate) fn text(content: &'static str) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from_static(content.as_bytes())).boxed());
+    let mut reply = Response::new(whole(Bytes::from_static(content.as_bytes())));
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply
 }
 
 /// The sending end of a streamed reply. Sending fails when the client has gone.
 #[derive(Debug, Clone)]
-pub(crate) struct Sender(mpsc::Sender<Bytes>);
+pub(crate) struct Sender(mpsc::Sender<Option<Bytes>>);
 
 impl Sender {
     pub(crate) async fn send(&self, bytes: impl Into<Bytes>) -> std::result::Result<(), Gone> {
-        self.0.send(bytes.into()).await.map_err(|_| Gone)
+        self.0.send(Some(bytes.into())).await.map_err(|_| Gone)
     }
 
     /// One JSON object and the line end after it.
@@ -135,7 +145,12 @@ impl Sender {
     }
 
     pub(crate) fn blocking_send(&self, bytes: impl Into<Bytes>) -> std::result::Result<(), Gone> {
-        self.0.blocking_send(bytes.into()).map_err(|_| Gone)
+        self.0.blocking_send(Some(bytes.into())).map_err(|_| Gone)
+    }
+
+    /// Breaks the reply off, so that its client does not take it for whole.
+    pub(crate) async fn abort(&self) {
+        let _ = self.0.send(None).await;
     }
 
     /// Resolves when the client has gone.
@@ -150,17 +165,17 @@ impl Sender {
 pub(crate) struct Gone;
 
 /// A streamed body.
-struct StreamBody(mpsc::Receiver<Bytes>);
+struct StreamBody(mpsc::Receiver<Option<Bytes>>);
 
 impl hyper::body::Body for StreamBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, BrokenOff>>> {
+        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data).ok_or(BrokenOff)))
     }
 }
 

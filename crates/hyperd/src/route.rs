@@ -8,8 +8,8 @@ use hyper::header::{HeaderValue, SERVER};
 use hyper::{Method, StatusCode};
 
 use crate::api::{
-    attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats, system,
-    template, update, volume,
+    archive, attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats,
+    system, template, update, volume,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -86,12 +86,12 @@ fn takes_body(path: &[&str]) -> bool {
     matches!(
         path,
         ["containers", "create"]
-            | ["containers", _, "start" | "exec" | "update"]
+            | ["containers", _, "start" | "exec" | "update" | "archive"]
             | ["exec", _, "start"]
             | ["images", "create" | "load"]
             | ["hyper", "pods" | "templates"]
             | ["volumes", "create"]
-            | ["auth"]
+            | ["auth" | "commit"]
     )
 }
 
@@ -153,9 +153,11 @@ async fn containers(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", [id, "attach"]) => attach::attach(call, id).await,
         ("POST", [id, "exec"]) => exec::create(call, id).await,
         ("GET", [_, "attach", "ws"]) => later("attaching by websocket"),
-        ("GET" | "HEAD" | "PUT", [_, "archive"]) => later("copying files (docker cp)"),
-        ("GET", [_, "export"]) => later("exporting a container"),
-        ("GET", [_, "changes"]) => later("showing changes (docker diff)"),
+        ("GET", [id, "archive"]) => archive::read(call, id).await,
+        ("HEAD", [id, "archive"]) => archive::look(call, id).await,
+        ("PUT", [id, "archive"]) => archive::write(call, id).await,
+        ("GET", [id, "export"]) => archive::export(call, id).await,
+        ("GET", [id, "changes"]) => archive::changes(call, id).await,
         ("POST", [id, "update"]) => update::update(call, id).await,
         ("GET" | "POST", [_, "checkpoints", ..]) => later("checkpoints"),
         _ => missing(method, path),
@@ -220,7 +222,7 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("GET", ["events"]) => events::events(call).await,
         ("GET", ["system", "df"]) => system::disk_usage(call).await,
         ("POST", ["auth"]) => image_transfer::login(call).await,
-        ("POST", ["commit"]) => later("committing a container"),
+        ("POST", ["commit"]) => archive::commit(call).await,
         ("POST", ["build" | "session" | "grpc", ..]) => later("building images"),
         ("GET", ["volumes"]) => volume::list(call).await,
         ("POST", ["volumes", "create"]) => volume::create(call).await,

@@ -11,20 +11,21 @@ mod progress;
 mod reference;
 mod registry;
 mod store;
-mod tar;
 
 pub use auth::{Auth, AuthFormatError};
 pub use config::{ConfigError, ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, ImageId, ParseDigestError};
 pub use error::ErrorKind;
-pub use layer::{LayerError, Limits, disk_of_file};
+pub use hyper_archive::tar::TarError;
+pub use layer::{LayerError, Limits, decompressed, disk_of_file};
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::{LayerStep, Progress};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ParseReferenceError, Reference};
 pub use registry::{RegistryConfig, RegistryError, TlsError};
 pub use store::{
-    HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError, LoadedImage, LoginError,
-    LookupError, MergeError, MergedLayers, OpenError, PullError, PullOutcome, RemoveError, Removed,
-    RootAttributes, SaveError, Store, StoreError, TagError,
+    CommitError, CommitRequest, HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError,
+    LoadedImage, LoginError, LookupError, MergeError, MergedLayers, OpenError, PullError, PullOutcome,
+    RemoveError, Removed, RootAttributes, SaveError, Store, StoreError, TagError,
 };
-pub use tar::TarError;
+
+use hyper_archive::tar;

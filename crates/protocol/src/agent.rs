@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{Files, PathStat};
+
 /// Name of a container or of an exec in it: at most 128 bytes of `[a-zA-Z0-9_.-]`, as containerd has it.
 pub type Id = String;
 
@@ -87,6 +89,8 @@ pub enum Request {
     /// Opens the input of a process. Answers [`Reply::Offset`]; then the shim sends from that offset on. The
     /// end of the stream closes the process's standard input.
     WriteInput(Target),
+    /// Works on the files of a container; see [`crate::files`].
+    Files(Files),
     /// Writes guest filesystems out to their disks. Answers [`Reply::Done`].
     Sync,
     /// Kills every container, syncs, unmounts and powers off. Answers [`Reply::Done`] before powering off.
@@ -348,6 +352,8 @@ pub enum Reply {
     Processes(Vec<Process>),
     /// To [`Request::WriteInput`]: bytes that the process's input has taken.
     Offset(u64),
+    /// To [`crate::files::FileWork::Stat`] and `Read`.
+    Path(PathStat),
     /// It could not be done.
     Failed(Failure),
 }

@@ -319,6 +319,9 @@ pub enum PodRequest {
         /// The container.
         container: String,
     },
+    /// Works on the files of a container. After [`PodReply::Files`] the connection carries what [`crate::files`] says,
+    /// the agent's answer first.
+    Files(crate::files::Files),
     /// Answers [`PodReply::Pod`].
     Inspect,
     /// Stops the pod's processors until [`PodRequest::Wake`]: it is kept in reserve. Answers [`PodReply::Done`].
@@ -366,6 +369,8 @@ pub enum PodReply {
     },
     /// The session is forgotten.
     Released,
+    /// The agent is asked.
+    Files,
     /// When the pod's steps began and ended.
     Timeline(Vec<Phase>),
     /// What a container uses.

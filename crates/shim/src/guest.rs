@@ -219,6 +219,20 @@ impl Guest {
         }
     }
 
+    /// Asks on a stream of its own, on which everything comes that answers.
+    ///
+    /// # Errors
+    /// See [`ShimError`].
+    pub async fn ask(&self, request: &Request) -> Result<Stream, ShimError> {
+        let link = self.link().await?;
+        let asked = async {
+            let mut stream = link.stream().await?;
+            hyper_link::write_frame(&mut stream, request).await?;
+            Ok::<_, CallError>(stream)
+        };
+        Ok(self.or_gone(asked).await??)
+    }
+
     /// Returns when the guest is gone, with the reason.
     pub async fn gone(&self) -> String {
         let mut session = self.session.subscribe();

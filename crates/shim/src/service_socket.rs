@@ -1,4 +1,4 @@
-//! The pod's own small service: attach, timeline, measurements.
+//! The pod's own small service: attach, files, timeline, measurements.
 //!
 //! One connection is one request: a JSON line each way, and after an attach the streams. Untrusted is nobody here,
 //! for the socket belongs to the owner alone; bounds are kept all the same.
@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hyper_link::Stream;
+use hyper_protocol::agent::Request;
+use hyper_protocol::files::Files;
 use hyper_protocol::port::{PortRequest, Published};
 use hyper_protocol::shim::{PodReply, PodRequest, Position, Session};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -18,7 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::ShimError;
 use crate::phase::ProcessRequest;
-use crate::pod::Pod;
+use crate::pod::{Live, Pod};
 use crate::ports::PortTaken;
 use crate::process::Process;
 use crate::stdio::{self, Attachment, Interest, Membership, ResumeError};
@@ -96,6 +99,14 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
             }
             PodReply::Released
         }
+        PodRequest::Files(asked) => match files(&pod, asked).await {
+            Ok((live, stream)) => {
+                reply(&mut writer, &PodReply::Files).await?;
+                carry(&live, stream, reader, writer).await;
+                return Ok(());
+            }
+            Err(error) => failed(error),
+        },
         PodRequest::Timeline => PodReply::Timeline(pod.steps().await),
         PodRequest::Inspect => PodReply::Pod(pod.inspect()),
         PodRequest::Publish { container, to, ports } => match publish(&pod, &container, to, &ports) {
@@ -124,6 +135,62 @@ fn publish(
 ) -> Result<Result<Vec<Published>, PortTaken>, ShimError> {
     pod.container(container)?;
     Ok(pod.ports.publish(container, to, ports))
+}
+
+/// Asks the agent for work on the files of a container.
+async fn files(pod: &Pod, asked: Files) -> Result<(Arc<Live>, Stream), ShimError> {
+    // Only one that was made here is known to the agent by this name.
+    pod.container(&asked.container)?;
+    let live = pod.live().await?;
+    let stream = live.guest.ask(&Request::Files(asked)).await?;
+    Ok((live, stream))
+}
+
+/// Carries bytes both ways until the guest has said its last, the client has gone or the guest is.
+async fn carry(
+    live: &Live,
+    stream: Stream,
+    mut reader: BufReader<OwnedReadHalf>,
+    mut writer: OwnedWriteHalf,
+) {
+    let (mut from_guest, mut to_guest) = tokio::io::split(stream);
+    let down = async {
+        let _ = copy_pieces(&mut from_guest, &mut writer).await;
+        let _ = writer.shutdown().await;
+    };
+    let up = async {
+        let _ = copy_pieces(&mut reader, &mut to_guest).await;
+        let _ = to_guest.shutdown().await;
+    };
+    let both = async {
+        tokio::pin!(down);
+        tokio::select! {
+            () = &mut down => {}
+            () = up => down.await,
+        }
+    };
+    tokio::select! {
+        () = both => {}
+        reason = live.guest.gone() => tracing::debug!(reason, "files were being copied"),
+    }
+}
+
+/// Bytes carried at once: a piece with its length.
+const CARRIED: usize = (64 << 10) + 4;
+
+async fn copy_pieces(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let mut buffer = vec![0; CARRIED];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count]).await?;
+        to.flush().await?;
+    }
 }
 
 async fn read_request(reader: &mut BufReader<OwnedReadHalf>) -> Result<PodRequest, String> {

@@ -266,7 +266,12 @@ impl Launch {
     }
 
     fn identity(&self) -> Result<Identity, Failed> {
-        let read = |path| read_bounded(path).attempt(|| format!("read the container's {path}"));
+        let by_name = self.user.is_some() || !self.groups.is_empty();
+        let read = |path| match read_bounded(path) {
+            // Numbers need no names.
+            Err(_) if !by_name => Ok(String::new()),
+            text => text.attempt(|| format!("read the container's {path}")),
+        };
         identity::resolve(
             self.user.as_deref(),
             &self.groups,
@@ -361,7 +366,7 @@ fn become_user(identity: &Identity) -> Result<(), Failed> {
 
 /// Content of a file of the container, as text; empty when it does not exist. Only a regular file within bounds
 /// is read: an image may have put anything there.
-fn read_bounded(path: &str) -> std::io::Result<String> {
+pub(crate) fn read_bounded(path: &str) -> std::io::Result<String> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = match fs::File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,

@@ -105,7 +105,10 @@ impl Plan {
         for (step, source) in self.mounts.iter().zip(bound) {
             step.apply(source).map_err(|e| in_mount(&step.mount, e))?;
         }
-        devices::make(&self.devices)?;
+        if !self.mounts.is_empty() {
+            // A tree on which nothing is mounted is there for its files: nothing of ours is to be among them.
+            devices::make(&self.devices)?;
+        }
         for (path, file) in files {
             let failed = || format!("put the file {path} in place");
             let target = make_target(Path::new(path), false).attempt(failed)?;

@@ -95,8 +95,16 @@ pub enum Command {
     Attach(AttachArgs),
     /// Generate the autocompletion script for the specified shell
     Completion(CompletionArgs),
+    /// Create a new image from a container's changes
+    Commit(CommitArgs),
+    /// Copy files/folders between a container and the local filesystem
+    Cp(CpArgs),
     /// Create a new container
     Create(CreateArgs),
+    /// Inspect changes to files or directories on a container's filesystem
+    Diff(DiffArgs),
+    /// Export a container's filesystem as a tar archive
+    Export(ExportArgs),
     /// Get real time events from the server
     Events(EventsArgs),
     /// Show the history of an image

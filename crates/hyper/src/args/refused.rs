@@ -69,13 +69,9 @@ const COMMANDS: &[&str] = &[
     "builder",
     "buildx",
     "checkpoint",
-    "commit",
     "compose",
     "config",
     "context",
-    "cp",
-    "diff",
-    "export",
     "manifest",
     "network",
     "node",
@@ -139,7 +135,6 @@ fn refuse(matches: &ArgMatches) -> Result<(), Failure> {
 pub fn refuse_command(group: &str, name: &str) -> Failure {
     let known = match group {
         "" => COMMANDS,
-        "container " => &["commit", "cp", "diff", "export"],
         "image " => &["build", "push"],
         "system " => &["dial-stdio"],
         _ => &[],

@@ -172,6 +172,18 @@ impl Client {
             .map_err(|source| ApiError::Answer { request: format!("GET {path}"), source })
     }
 
+    /// The whole answer to a request without a body as `T`.
+    pub async fn json_of<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, ApiError> {
+        let request = format!("{method} {path}");
+        let bytes = whole(self.send(method, path, query).await?).await?;
+        serde_json::from_slice(&bytes).map_err(|source| ApiError::Answer { request, source })
+    }
+
     /// Sends a JSON body to one of our own endpoints and gives the answer's bytes.
     pub async fn post_json(&self, path: &str, body: &serde_json::Value) -> Result<Bytes, ApiError> {
         let body = Full::new(Bytes::from(body.to_string()));
@@ -207,6 +219,18 @@ impl Client {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
         let response = accept(self.transport.send(request).await?).await?;
         Ok(JsonLines::new(response.into_body(), format!("POST {path}")))
+    }
+
+    /// Sends a tar to `path`.
+    pub async fn put<B>(&self, path: &str, query: &[(&str, &str)], body: B) -> Result<(), ApiError>
+    where
+        B: http1::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut request = self.request(Method::PUT, path, query).body(body).map_err(broken)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+        whole(accept(self.transport.send(request).await?).await?).await.map(drop)
     }
 
     /// Reaches the daemon again after an error that [`ApiError::is_lost`].

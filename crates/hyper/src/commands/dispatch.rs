@@ -31,7 +31,11 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::System(command) => of_system(app, command).await,
         Command::Attach(args) => attach::attach(app, args).await,
         Command::Completion(args) => completion::completion(&args),
+        Command::Commit(args) => commit::commit(app, args).await,
+        Command::Cp(args) => cp::cp(app, args).await,
         Command::Create(args) => create::create(app, args).await,
+        Command::Diff(args) => export::diff(app, args).await,
+        Command::Export(args) => export::export(app, args).await,
         Command::Events(args) => events::events(app, args).await,
         Command::History(args) => history::history(app, args).await,
         Command::Import(args) => load::import(app, args).await,
@@ -64,7 +68,11 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
 async fn container(app: &App, command: ContainerCommand) -> Outcome {
     match command {
         ContainerCommand::Attach(args) => attach::attach(app, args).await,
+        ContainerCommand::Commit(args) => commit::commit(app, args).await,
+        ContainerCommand::Cp(args) => cp::cp(app, args).await,
         ContainerCommand::Create(args) => create::create(app, args).await,
+        ContainerCommand::Diff(args) => export::diff(app, args).await,
+        ContainerCommand::Export(args) => export::export(app, args).await,
         ContainerCommand::Exec(args) => exec::exec(app, args).await,
         ContainerCommand::Inspect(args) => inspect::container_inspect(app, args).await,
         ContainerCommand::Kill(args) => lifecycle::kill(app, args).await,

@@ -2,13 +2,16 @@
 
 mod app;
 mod attach;
+mod commit;
 mod completion;
+mod cp;
 mod create;
 mod dispatch;
 mod doctor;
 mod each;
 mod events;
 mod exec;
+mod export;
 mod follow;
 mod history;
 mod images;
@@ -42,12 +45,15 @@ mod volumes;
 
 pub use app::App;
 pub use attach::AttachArgs;
+pub use commit::CommitArgs;
 pub use completion::CompletionArgs;
+pub use cp::CpArgs;
 pub use create::CreateArgs;
 pub use dispatch::dispatch;
 pub use doctor::DoctorArgs;
 pub use events::EventsArgs;
 pub use exec::ExecArgs;
+pub use export::{DiffArgs, ExportArgs};
 pub use history::HistoryArgs;
 pub use images::ImagesArgs;
 pub use info::InfoArgs;

@@ -61,7 +61,7 @@ pub async fn save(app: &App, args: SaveArgs) -> Outcome {
 }
 
 /// A file beside its target that takes the target's name when it is complete.
-struct Partial {
+pub(super) struct Partial {
     target: PathBuf,
     path: PathBuf,
     file: std::fs::File,
@@ -69,7 +69,7 @@ struct Partial {
 }
 
 impl Partial {
-    fn create(target: &Path) -> Result<Self, Failure> {
+    pub(super) fn create(target: &Path) -> Result<Self, Failure> {
         // A device or pipe is written in place.
         if target.exists() && !target.is_file() {
             let file = std::fs::OpenOptions::new()
@@ -85,11 +85,11 @@ impl Partial {
         Ok(Self { target: target.to_owned(), path, file, complete: false })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.file.write_all(bytes).map_err(|error| failed(&self.target, &error))
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
         if !self.complete {
             std::fs::rename(&self.path, &self.target).map_err(|error| failed(&self.target, &error))?;
             self.complete = true;

@@ -2,6 +2,7 @@
 //!
 //! API types are made here from engine types and the other way; nothing of the API's shapes goes further down.
 
+pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod container;
 pub(crate) mod create;

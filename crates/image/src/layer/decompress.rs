@@ -60,6 +60,14 @@ impl<'a> Decompressor<'a> {
     }
 }
 
+/// What a stream is when it is decompressed, within the usual limits; one that is not compressed comes as it is.
+///
+/// # Errors
+/// The source's, or an unknown compression.
+pub fn decompressed<'a>(source: impl Read + 'a) -> Result<impl Read + 'a, LayerError> {
+    Decompressor::new(source, Limits::default())
+}
+
 impl Read for Decompressor<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let length = match self.stream.read(out) {

@@ -16,7 +16,7 @@ mod path;
 mod stream;
 mod tarmap;
 
-pub use decompress::{Decompressor, Limits};
+pub use decompress::{Decompressor, Limits, decompressed};
 pub use error::LayerError;
 pub use finish::{Converted, RootEntry, Summary};
 pub use lower::Lower;

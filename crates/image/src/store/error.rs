@@ -305,6 +305,37 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
+/// A commit failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A change is no Dockerfile line that a commit knows.
+    #[error("invalid change {line:?}: {problem}")]
+    Change {
+        /// The line.
+        line: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The layer cannot be used.
+    #[error("the container's changes cannot become a layer")]
+    Layer(#[source] crate::layer::LayerError),
+    /// The name has a digest.
+    #[error("refusing to create a tag with a digest reference")]
+    Digest,
+    /// One more layer than can be mounted.
+    #[error("the image has as many layers as an image can have")]
+    TooManyLayers,
+    /// The image below is not there.
+    #[error(transparent)]
+    Parent(#[from] LookupError),
+    /// Its configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Files or database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Loading an archive failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -434,6 +465,20 @@ impl ImportError {
         match self {
             Self::Change { .. } | Self::Digest => ErrorKind::InvalidInput,
             Self::Layer(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+impl CommitError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Change { .. } | Self::Digest | Self::TooManyLayers | Self::Config(_) => {
+                ErrorKind::InvalidInput
+            }
+            Self::Layer(error) => error.kind(),
+            Self::Parent(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }
     }

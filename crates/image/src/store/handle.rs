@@ -16,15 +16,16 @@ use crate::registry::{Client, RegistryConfig};
 use super::database;
 use super::disk::Disk;
 use super::error::{
-    ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError, RemoveError,
-    SaveError, StoreError, TagError,
+    CommitError, ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError,
+    RemoveError, SaveError, StoreError, TagError,
 };
 use super::image::{
-    HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, MergedLayers, PullOutcome, Removed,
+    CommitRequest, HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, MergedLayers, PullOutcome,
+    Removed,
 };
 use super::layers::Shelf;
 use super::pull::Pull;
-use super::{import, load, login, merged, names, save};
+use super::{commit, import, load, login, merged, names, save};
 
 /// The images on this host. A clone is another handle of the same store.
 #[derive(Clone)]
@@ -98,6 +99,15 @@ impl Store {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<ImageId, ImportError> {
         import::import(&self.shared.shelf, self.shared.client.config().limits, tar, request, progress)
+    }
+
+    /// Makes an image of another one and the tar of a layer over it. Blocks; must not be called on a thread that runs
+    /// asynchronous tasks.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn commit(&self, layer: impl Read + Send, request: &CommitRequest) -> Result<ImageId, CommitError> {
+        commit::commit(&self.shared.shelf, self.shared.client.config().limits, layer, request)
     }
 
     /// Takes in the images of a docker archive or OCI layout tar, plain, gzip or zstd. Blocks; must

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::ImageConfig;
+use crate::config::{ContainerConfig, ImageConfig};
 use crate::digest::{Digest, ImageId};
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -113,6 +113,25 @@ pub struct ImportRequest {
     pub message: Option<String>,
     /// What it is for; none means this host.
     pub platform: Option<Platform>,
+}
+
+/// What to make of a layer over an image.
+#[derive(Debug, Clone, Default)]
+pub struct CommitRequest {
+    /// The image below, by id or name.
+    pub parent: String,
+    /// How containers of the new image run.
+    pub config: ContainerConfig,
+    /// Dockerfile lines that change this; those of [`ImportRequest::changes`].
+    pub changes: Vec<String>,
+    /// The new image's name.
+    pub reference: Option<Reference>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// The image's comment.
+    pub comment: Option<String>,
+    /// The command that made the layer.
+    pub created_by: String,
 }
 
 /// An image that came out of an archive.

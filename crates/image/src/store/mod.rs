@@ -1,6 +1,7 @@
 //! The images on this host: what is there, and every way in and out.
 
 mod changes;
+mod commit;
 mod database;
 mod disk;
 mod error;
@@ -18,11 +19,11 @@ mod save;
 mod time;
 
 pub use error::{
-    ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError, RemoveError,
-    SaveError, StoreError, TagError,
+    CommitError, ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError,
+    RemoveError, SaveError, StoreError, TagError,
 };
 pub use handle::Store;
 pub use image::{
-    HistoryEntry, Image, ImageUse, ImportRequest, Layer, LoadedImage, MergedLayers, PullOutcome, Removed,
-    RootAttributes,
+    CommitRequest, HistoryEntry, Image, ImageUse, ImportRequest, Layer, LoadedImage, MergedLayers,
+    PullOutcome, Removed, RootAttributes,
 };

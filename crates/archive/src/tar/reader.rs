@@ -9,6 +9,7 @@ use super::TarError;
 use super::header::{BLOCK, Header, text};
 use super::pax::Pax;
 use super::sparse::{LineMap, Map, continuation_numbers, header_numbers, map_of};
+use super::write::padding_of;
 
 /// Most bytes of a long name or PAX header (Go's `maxSpecialFileSize`).
 const MAX_SPECIAL: u64 = 1 << 20;
@@ -347,11 +348,6 @@ impl<R: BufRead, S: Sink> Reader<R, S> {
             None => Ok(None),
         }
     }
-}
-
-/// Bytes up to the next block.
-fn padding_of(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK as u64
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod write;
 
 pub use header::BLOCK;
 pub use reader::{Entry, EntryKind, Reader, Sink};
-pub use write::{entry_header, trailer};
+pub use write::{entry_header, padding_of, trailer, write_header};
 
 /// What is wrong with a tar stream.
 #[derive(Debug, thiserror::Error)]

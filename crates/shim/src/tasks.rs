@@ -375,7 +375,11 @@ pub async fn delete(pod: &Arc<Pod>, id: &str, exec: &str) -> Result<Exit, ShimEr
         if exec.is_empty() {
             // Not later: the images may be used again, in another VM, as soon as this is answered.
             container.placed.remove(&live.machine).await;
-            live.machine.disks.unplug(&*live.machine.vm, &container.plugged).await;
+            // A guest that is powering off lets go of nothing any more; its end gives everything back.
+            tokio::select! {
+                () = live.machine.disks.unplug(&*live.machine.vm, &container.plugged) => {}
+                _ = live.machine.vm.wait() => {}
+            }
         }
     }
     drop(turn);

@@ -43,20 +43,13 @@ fn health_follows_what_the_probe_says(s: &Session) {
     let last = health()["Log"][4].clone();
     assert_eq!((&last["ExitCode"], &last["Output"]), (&json!(0), &json!("seen\n")));
     assert!(listed(&format!("name={}", checked.name)).contains("(healthy)"));
-    let events = s.run(&[
-        "events",
-        "--since",
-        "10m",
-        "--until",
-        "0s",
-        "--filter",
-        &format!("container={}", checked.name),
-        "--filter",
-        "event=health_status",
-        "--format",
-        "{{.Action}}",
-    ]);
-    assert_eq!(events.ok().out(), "health_status: unhealthy\nhealth_status: healthy\n");
+    // Told when it is so, which may be a moment later.
+    let container = format!("container={}", checked.name);
+    let filters = ["--filter", &container, "--filter", "event=health_status", "--format", "{{.Action}}"];
+    wait_until_within("both changes are events", LONG, || {
+        let events = s.run(&[&["events", "--since", "10m", "--until", "0s"], &filters[..]].concat()).ok();
+        events.out() == "health_status: unhealthy\nhealth_status: healthy\n"
+    });
     // Nobody asks while it is frozen.
     s.run(&["pause", &checked.name]).ok();
     assert_eq!(health()["Status"], "unhealthy");

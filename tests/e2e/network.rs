@@ -87,6 +87,7 @@ fn what_comes_later_is_refused_clearly(s: &Session) {
         output
     };
     refused(&["--network", "mine"]).complains(&["network"]);
-    refused(&["--restart", "always"]).complains(&["restart"]);
-    refused(&["--health-cmd", "true"]).complains(&["health"]);
+    refused(&["--network", "host"]).complains(&["network"]);
+    refused(&["--mac-address", "02:42:ac:11:00:02"]).complains(&["mac"]);
+    refused(&["--link", "other"]).complains(&["link"]);
 }

@@ -9,11 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::Signal;
 
 use crate::command::wait_until_within;
 use crate::images;
-use crate::instance::{Dockerd, kill};
+use crate::instance::Dockerd;
 
 /// The Debian release whose `docker.io` (26.1) it is; bookworm's is a version without much of today's API.
 const RELEASE: &str = "trixie";
@@ -54,7 +53,8 @@ impl Oracle {
         let log = File::create(directory.path().join("log")).unwrap();
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "unshare", "--net", "--mount", "--propagation", "private"])
-            .args(["bash", "-c", SCRIPT, "oracle"])
+            // What it started goes with it, however it ends.
+            .args(["--pid", "--fork", "--kill-child", "bash", "-c", SCRIPT, "oracle"])
             .args([&root, directory.path()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -108,13 +108,7 @@ impl Oracle {
 
 impl Drop for Oracle {
     fn drop(&mut self) {
-        kill(self.process.id().cast_signed(), Signal::TERM);
-        for _ in 0..100 {
-            if matches!(self.process.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        // It keeps nothing, so there is nothing to end in order.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -20,6 +20,7 @@ mod limits;
 mod logging;
 mod machine;
 mod network;
+mod networks;
 mod pods;
 mod ports;
 mod restart;
@@ -53,6 +54,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),
         ("network", network::cases()),
+        ("networks", networks::cases()),
         ("ports", ports::cases()),
         ("machine", machine::cases()),
         ("bad_input", bad_input::cases()),

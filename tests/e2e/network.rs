@@ -86,8 +86,6 @@ fn what_comes_later_is_refused_clearly(s: &Session) {
         assert_eq!(listed.out(), "", "nothing stays of a refused container");
         output
     };
-    refused(&["--network", "mine"]).complains(&["network"]);
     refused(&["--network", "host"]).complains(&["network"]);
-    refused(&["--mac-address", "02:42:ac:11:00:02"]).complains(&["mac"]);
     refused(&["--link", "other"]).complains(&["link"]);
 }

@@ -1,6 +1,7 @@
 //! A pod's VM: booting it for its first container, ending it after its last.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::db::Durability;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Result};
+use crate::networks::Placed;
 use crate::options::{PodOptions, PodRecord};
 use crate::registry::{Pod, Vm};
 use crate::shim::{self, Shim};
@@ -202,15 +204,21 @@ impl Shared {
         make_pod_dir(&dir)?;
         let shim = steps.time("start shim", Shim::start(&program, &pod.id, &dir));
         let endpoint = steps.time("reserve address", self.reserve_address(&pod.id, &options));
-        let (shim, endpoint) = tokio::join!(shim, endpoint);
-        let (shim, endpoint) = (shim?, endpoint?);
+        let endpoints = self.attach_networks(&pod.id, &options);
+        let (shim, endpoint, endpoints) = tokio::join!(shim, endpoint, endpoints);
         {
             let mut record = pod.lock();
-            record.endpoint.clone_from(&endpoint);
+            // Given back whatever fails from here on.
+            record.endpoint = endpoint.as_ref().ok().cloned().flatten();
+            record.endpoints = endpoints.as_ref().ok().cloned().unwrap_or_default();
+        }
+        let (shim, endpoint, endpoints) = (shim?, endpoint?, endpoints?);
+        {
+            let mut record = pod.lock();
             record.up = true;
         }
         let record = pod.record();
-        config.interfaces = endpoint.iter().map(interface).collect();
+        config.interfaces = interfaces(endpoint.as_ref(), &endpoints);
         config.share = shares;
         let configured = shim.configure(&config).await;
         let booted = async {
@@ -307,8 +315,12 @@ impl Shared {
 
     /// Gives back what a pod without a VM has left: its shim's process, its directory, its place in the network.
     pub(crate) async fn clear_pod(&self, pod: &Arc<Pod>) {
-        let endpoint = pod.lock().endpoint.take();
+        let (endpoint, endpoints) = {
+            let mut record = pod.lock();
+            (record.endpoint.take(), std::mem::take(&mut record.endpoints))
+        };
         self.clear_runtime(&pod.id, endpoint).await;
+        self.detach_networks(&pod.id, endpoints).await;
         let known = self.registry.pod(&pod.id).is_ok();
         let goes = self.registry.in_pod(&pod.id).iter().all(|container| container.lock().options.auto_remove);
         let explicit = pod.lock().explicit;
@@ -331,13 +343,31 @@ pub(crate) fn make_pod_dir(dir: &Path) -> Result<()> {
     })
 }
 
+/// A pod's interfaces in the order of its NICs, of which one has the default route.
+fn interfaces(default: Option<&Endpoint>, placed: &[Placed]) -> Vec<TapInterface> {
+    let elsewhere = placed.iter().any(|place| place.gateway);
+    let first = default.map(|endpoint| (endpoint, !elsewhere));
+    let all = first.into_iter().chain(placed.iter().map(|place| (&place.endpoint, place.gateway)));
+    let numbered = |(number, (endpoint, gateway)): (usize, (&Endpoint, bool))| {
+        let mut interface = interface(endpoint);
+        interface.name = format!("eth{number}");
+        if !gateway {
+            interface.gateways.clear();
+        }
+        interface
+    };
+    all.enumerate().map(numbered).collect()
+}
+
 pub(crate) fn interface(endpoint: &Endpoint) -> TapInterface {
     TapInterface {
         tap: endpoint.tap.clone(),
         name: INTERFACE.to_owned(),
         mac: endpoint.mac.to_string(),
-        addresses: vec![(endpoint.address.addr().into(), endpoint.address.prefix_len())],
-        gateways: vec![endpoint.gateway.into()],
+        addresses: std::iter::once((endpoint.address.addr().into(), endpoint.address.prefix_len()))
+            .chain(endpoint.address6.map(|address| (address.addr().into(), address.prefix_len())))
+            .collect(),
+        gateways: std::iter::once(endpoint.gateway.into()).chain(endpoint.gateway6.map(IpAddr::V6)).collect(),
         mtu: endpoint.mtu,
     }
 }

@@ -136,6 +136,7 @@ impl Engine {
     ) -> Result<()> {
         let created = Timestamp::now();
         let _membership = self.shared.membership.lock().await;
+        crate::networks::resolve(&self.shared, &mut options)?;
         let place = self.place(id, &mut options, created)?;
         let (pod_id, pod_options) = match &place {
             Place::Existing(pod) => (pod.id.clone(), pod.record().options),
@@ -212,6 +213,7 @@ impl Engine {
             domainname: options.domainname.clone(),
             sysctl,
             network: options.network == NetworkMode::Bridge,
+            networks: self.shared.pod_networks(options),
             kernel: annotation(KERNEL_ANNOTATION),
             hypervisor: annotation(HYPERVISOR_ANNOTATION),
             template: TemplateUse::parse(&annotation(TEMPLATE_ANNOTATION).unwrap_or_default())?,
@@ -231,6 +233,7 @@ impl Engine {
             created,
             options: pod,
             endpoint: None,
+            endpoints: Vec::new(),
             up: false,
         })))
     }
@@ -254,6 +257,10 @@ impl Engine {
             return refused("sysctl");
         }
         if options.network == NetworkMode::None && record.options.network {
+            return refused("network");
+        }
+        let known = |id: &String| record.options.networks.iter().any(|(network, _)| network == id);
+        if !options.endpoints.keys().all(known) {
             return refused("network");
         }
         let template = Some(record.options.template.word().to_owned());

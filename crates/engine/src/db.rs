@@ -17,13 +17,14 @@ use serde::de::DeserializeOwned;
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
 use crate::health::Health;
+use crate::networks::NetworkRecord;
 use crate::options::{ContainerOptions, ContainerRecord, PodRecord, State};
 
 /// How long a statement waits while the image store writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema from its index to the next version; never edited, only appended to.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // 1: pods and the containers in them
     "CREATE TABLE pods (
          id TEXT PRIMARY KEY,
@@ -56,6 +57,12 @@ const MIGRATIONS: [&str; 4] = [
      ) STRICT;",
     // 4: volumes
     volumes::MIGRATION,
+    // 5: user-defined networks, and pods' places on them
+    "CREATE TABLE networks (
+         id TEXT PRIMARY KEY,
+         record TEXT NOT NULL
+     ) STRICT;
+     ALTER TABLE pods ADD COLUMN endpoints TEXT NOT NULL DEFAULT '[]';",
 ];
 
 /// How long the exit code of a container that removed itself can be asked for: longer than a client needs to find a
@@ -177,7 +184,7 @@ impl Db {
         let connection = self.lock();
         let read = |error| EngineError::system("state database: cannot read records", error);
         let mut statement = connection
-            .prepare("SELECT id, name, explicit, created_ns, options, endpoint, up FROM pods")
+            .prepare("SELECT id, name, explicit, created_ns, options, endpoint, up, endpoints FROM pods")
             .map_err(read)?;
         let pods = statement
             .query_map([], pod_of_row)
@@ -245,6 +252,45 @@ impl Db {
     /// Adds or changes a pod.
     pub(crate) async fn put_pod(&self, pod: PodRecord, durability: Durability) -> Result<()> {
         self.run(durability, move |connection| put_pod(connection, &pod).map_err(failed("write a pod"))).await
+    }
+
+    /// All user-defined networks. Blocks.
+    pub(crate) fn networks(&self) -> Result<Vec<NetworkRecord>> {
+        let connection = self.lock();
+        let read = |error| EngineError::system("state database: cannot read networks", error);
+        let mut statement = connection.prepare("SELECT record FROM networks").map_err(read)?;
+        statement
+            .query_map([], |row| from_json(row, 0))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(read)
+    }
+
+    /// Adds a network.
+    pub(crate) async fn put_network(&self, network: NetworkRecord) -> Result<()> {
+        self.run(Durability::Synced, move |connection| {
+            to_json(&network)
+                .and_then(|record| {
+                    connection.execute(
+                        "INSERT INTO networks (id, record) VALUES (?1, ?2)",
+                        params![network.id, record],
+                    )
+                })
+                .map(drop)
+                .map_err(failed("add a network"))
+        })
+        .await
+    }
+
+    /// Forgets a network.
+    pub(crate) async fn remove_network(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.run(Durability::Synced, move |connection| {
+            connection
+                .execute("DELETE FROM networks WHERE id = ?1", [id])
+                .map(drop)
+                .map_err(failed("remove a network"))
+        })
+        .await
     }
 
     /// Changes a container's state.
@@ -418,11 +464,11 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
 fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
     connection
         .execute(
-            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up, endpoints)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (id) DO UPDATE SET
                  name = excluded.name, explicit = excluded.explicit, options = excluded.options,
-                 endpoint = excluded.endpoint, up = excluded.up",
+                 endpoint = excluded.endpoint, up = excluded.up, endpoints = excluded.endpoints",
             params![
                 pod.id,
                 pod.name,
@@ -430,7 +476,8 @@ fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
                 pod.created.0,
                 to_json(&pod.options)?,
                 pod.endpoint.as_ref().map(to_json).transpose()?,
-                pod.up
+                pod.up,
+                to_json(&pod.endpoints)?
             ],
         )
         .map(drop)
@@ -448,6 +495,7 @@ fn pod_of_row(row: &Row<'_>) -> rusqlite::Result<PodRecord> {
             Some(_) => Some(from_json(row, 5)?),
         },
         up: row.get(6)?,
+        endpoints: from_json(row, 7)?,
     })
 }
 
@@ -487,6 +535,7 @@ mod tests {
             created: Timestamp(5),
             options: PodOptions { vcpus: 2, ..PodOptions::default() },
             endpoint: None,
+            endpoints: Vec::new(),
             up: false,
         }
     }

@@ -18,6 +18,7 @@ use crate::exec::Exec;
 use crate::files::Helpers;
 use crate::filter::Filters;
 use crate::layer::Layers;
+use crate::networks::Networks;
 use crate::options::{ContainerRecord, State};
 use crate::places::{Places, RootLock};
 use crate::pool::Pool;
@@ -80,6 +81,9 @@ pub(crate) struct Shared {
     pub(crate) image_use: Arc<tokio::sync::RwLock<()>>,
     accelerated: AtomicBool,
     pub(crate) forwards: Forwards,
+    pub(crate) networks: Networks,
+    /// Held for reading while a pod is put on networks, for writing while one is removed.
+    pub(crate) network_changes: tokio::sync::RwLock<()>,
     network: OnceCell<Network>,
     _lock: RootLock,
 }
@@ -100,6 +104,7 @@ impl Engine {
             .await
             .map_err(|error| EngineError::system("cannot open the engine's state", error))??;
         let engine = Self { shared: Arc::new(shared) };
+        engine.shared.networks.introduce(&engine.shared);
         engine.restore().await?;
         engine.shared.refill();
         Ok(engine)
@@ -191,6 +196,8 @@ impl Shared {
         };
         let volumes = Volumes::open(&config.places.volumes(), db.volumes()?);
         let accelerator = db.setting(Setting::Accelerator)?;
+        let networks = Networks::default();
+        networks.load(db.networks()?)?;
         let forwards = Forwards::new(&config.places.instance_id(), config.places.is_default_root())?;
         Ok(Self {
             volumes,
@@ -212,6 +219,8 @@ impl Shared {
             accelerated: AtomicBool::new(accelerator.as_deref() == Some(ACCELERATED)),
             id,
             forwards,
+            networks,
+            network_changes: tokio::sync::RwLock::default(),
             network: OnceCell::new(),
             _lock: lock,
         })

@@ -12,6 +12,8 @@ pub enum Kind {
     NotFound,
     /// What it is about is in another state, or a name is taken.
     Conflict,
+    /// It may not be done.
+    Forbidden,
     /// Nothing to do: it is so already.
     NotModified,
     /// Hyper does not do this (yet).

@@ -31,6 +31,7 @@ mod logging;
 mod logs;
 mod mounts;
 mod names;
+mod networks;
 mod options;
 mod places;
 mod pods;
@@ -65,6 +66,7 @@ pub use files::{CommitOptions, Download, UnpackFlags};
 pub use filter::Filters;
 pub use health::{Health, HealthStatus, ProbeResult};
 pub use hyper_image as image;
+pub use hyper_network::MacAddr;
 pub use hyper_network::{Endpoint, NetworkConfig, ResolvConf};
 pub use hyper_protocol::agent::{InterfaceStats, Process, Stats};
 pub use hyper_protocol::files::{Change, ChangeKind, PathStat};
@@ -75,6 +77,7 @@ pub use life::{WaitCondition, Waiting};
 pub use list::{ContainerInfo, LIST_FILTERS, ListQuery, PRUNE_FILTERS, parse_duration};
 pub use logs::{LogLine, LogQuery, LogSource, LogStream};
 pub use mounts::{MountOptions, MountPoint, MountRequest, MountSource, propagation};
+pub use networks::{EndpointOptions, Ipam, NETWORK_FILTERS, NetworkRecord, NetworkRequest, Placed};
 pub use options::{
     AttachFlags, ContainerOptions, ContainerRecord, DEFAULT_SHM_SIZE, LogOptions, NameOptions, NetworkMode,
     Phase, PodOptions, PodRecord, Resources, Seccomp, Security, State, TemplateUse, Ulimit,

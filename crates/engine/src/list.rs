@@ -10,6 +10,7 @@ use crate::error::{EngineError, Result};
 use crate::filter::Filters;
 use crate::health::Health;
 use crate::ids::short;
+use crate::networks::NetworkRecord;
 use crate::options::{ContainerRecord, NetworkMode, Phase, PodRecord};
 
 /// Names of filters that [`Engine::list`] knows.
@@ -54,6 +55,8 @@ pub struct ContainerInfo {
     pub sizes: Option<(u64, u64)>,
     /// Id of the network it is in.
     pub network_id: String,
+    /// User-defined networks that it is on, or was made for.
+    pub networks: Vec<NetworkRecord>,
     /// What its health checks say; `None` where there are none.
     pub health: Option<Health>,
 }
@@ -81,6 +84,7 @@ impl ContainerInfo {
             NetworkMode::Bridge => "bridge".to_owned(),
             NetworkMode::None => "none".to_owned(),
             NetworkMode::Container(id) => format!("container:{id}"),
+            NetworkMode::Named(name) => name.clone(),
         }
     }
 }
@@ -173,8 +177,11 @@ impl Engine {
         };
         let network_id =
             self.network_id(if record.options.network == NetworkMode::None { "none" } else { "bridge" });
+        let on = pod.options.networks.iter().filter_map(|(id, _)| self.shared.networks.by_id(id));
+        let networks = on.map(|net| net.record.clone()).collect();
         Ok(ContainerInfo {
             network_id,
+            networks,
             health: self.shared.registry.find(&record.id).ok().and_then(|found| found.health.read()),
             execs: self.exec_ids(&record.id),
             record,
@@ -236,7 +243,7 @@ impl Engine {
 }
 
 /// A point in time, or a duration (`24h`, `1h30m`) before now.
-fn until_time(text: &str) -> Result<Timestamp> {
+pub(crate) fn until_time(text: &str) -> Result<Timestamp> {
     Timestamp::parse(text)
         .or_else(|| parse_duration(text).map(|nanos| Timestamp(Timestamp::now().0.saturating_sub(nanos))))
         .ok_or_else(|| EngineError::invalid(format!("invalid until filter: '{text}'")))
@@ -360,7 +367,10 @@ impl<'a> Test<'a> {
             && filters.any("health", &|wanted| {
                 wanted == info.health.as_ref().map_or("none", |health| health.status.word())
             })
-            && filters.any("network", &|wanted| network == wanted)
+            && filters.any("network", &|wanted| {
+                let named = |net: &NetworkRecord| net.request.name == wanted || net.id.starts_with(wanted);
+                network == wanted || info.networks.iter().any(named)
+            })
             && filters.any("pod", &|wanted| info.pod.name.as_deref() == Some(wanted) || info.pod.id == wanted)
             && filters.any("volume", &|_| false)
             && filters.any("publish", &published)

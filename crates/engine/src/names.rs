@@ -38,7 +38,7 @@ fn hosts(record: &ContainerRecord, pod: &PodRecord) -> Result<String> {
     for line in &record.options.names.hosts {
         let (name, address) = line.split_once([':', '=']).unwrap_or((line, ""));
         let address = address.trim_start_matches('[').trim_end_matches(']');
-        let address = match (address, &pod.endpoint) {
+        let address = match (address, pod.primary()) {
             ("host-gateway", Some(endpoint)) => endpoint.gateway.to_string(),
             ("host-gateway", None) => {
                 return Err(EngineError::invalid("host-gateway needs a network: the container has none"));
@@ -47,13 +47,17 @@ fn hosts(record: &ContainerRecord, pod: &PodRecord) -> Result<String> {
         };
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    let address = pod.endpoint.as_ref().map(|endpoint| endpoint.address.addr().to_string());
+    let placed = pod.endpoints.iter().map(|placed| &placed.endpoint);
+    let addresses = pod.endpoint.iter().chain(placed).flat_map(|endpoint| {
+        let six = endpoint.address6.map(|address| address.addr().to_string());
+        std::iter::once(endpoint.address.addr().to_string()).chain(six)
+    });
     let hostname = &pod.options.hostname;
     let full = match pod.options.domainname.as_str() {
         "" => hostname.clone(),
         domain => format!("{hostname}.{domain} {hostname}"),
     };
-    if let Some(address) = address {
+    for address in addresses {
         text.push_str(&format!("{address}\t{full}\n"));
     }
     Ok(text)
@@ -61,6 +65,9 @@ fn hosts(record: &ContainerRecord, pod: &PodRecord) -> Result<String> {
 
 async fn resolv_conf(engine: &Engine, record: &ContainerRecord, pod: &PodRecord) -> Result<String> {
     let given = &record.options.names;
+    if !pod.endpoints.is_empty() {
+        return own_resolv_conf(engine, record, pod);
+    }
     let mut conf = match pod.endpoint {
         Some(_) => engine.network().await?.resolvers().await?,
         None => hyper_network::ResolvConf::default(),
@@ -73,6 +80,28 @@ async fn resolv_conf(engine: &Engine, record: &ContainerRecord, pod: &PodRecord)
     }
     if !given.options.is_empty() {
         conf.options.clone_from(&given.options);
+    }
+    Ok(conf.to_string())
+}
+
+/// Names are asked of the networks' own servers, which ask those that the container is to use.
+fn own_resolv_conf(engine: &Engine, record: &ContainerRecord, pod: &PodRecord) -> Result<String> {
+    /// Servers that a resolver looks at (`MAXNS` of `resolv.h`).
+    const SERVERS_MAX: usize = 3;
+    let given = &record.options.names;
+    let mut conf = hyper_network::host_names(&engine.shared.config.network)?;
+    let mut places: Vec<_> = pod.endpoints.iter().collect();
+    places.sort_by_key(|placed| !placed.gateway);
+    let gateways = places.into_iter().map(|placed| IpAddr::V4(placed.endpoint.gateway));
+    conf.nameservers = gateways.take(SERVERS_MAX).collect();
+    if !given.search.is_empty() {
+        conf.search = given.search.iter().filter(|domain| *domain != ".").cloned().collect();
+    }
+    if !given.options.is_empty() {
+        conf.options.clone_from(&given.options);
+    }
+    if !conf.options.iter().any(|option| option.starts_with("ndots:")) {
+        conf.options.push("ndots:0".to_owned());
     }
     Ok(conf.to_string())
 }
@@ -97,7 +126,10 @@ mod tests {
                 address: "172.30.0.2/16".parse().unwrap(),
                 gateway: "172.30.0.1".parse().unwrap(),
                 mtu: 1500,
+                address6: None,
+                gateway6: None,
             }),
+            endpoints: Vec::new(),
             up: true,
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::error::{EngineError, Result};
 use crate::mounts::MountOptions;
+use crate::networks::{EndpointOptions, Placed};
 use crate::publish::PortOptions;
 use crate::restart::RestartPolicy;
 
@@ -91,6 +92,8 @@ pub struct ContainerOptions {
     pub storage_size: Option<u64>,
     /// The network.
     pub network: NetworkMode,
+    /// User-defined networks, by id; as the caller named them until the container is made.
+    pub endpoints: BTreeMap<String, EndpointOptions>,
     /// Names.
     pub names: NameOptions,
     /// Ports on the host.
@@ -239,6 +242,8 @@ pub enum NetworkMode {
     None,
     /// Into the pod of this container (id), whose network it shares.
     Container(String),
+    /// To a user-defined network, as the caller named it.
+    Named(String),
 }
 
 /// Name resolution of a container.
@@ -271,6 +276,8 @@ pub struct PodOptions {
     pub sysctl: BTreeMap<String, String>,
     /// On the bridge network; else without any.
     pub network: bool,
+    /// User-defined networks by id, in the order of its NICs.
+    pub networks: Vec<(String, EndpointOptions)>,
     /// Guest kernel; `None` for the installed one.
     pub kernel: Option<String>,
     /// Hypervisor driver; `None` for the shim's choice.
@@ -463,8 +470,21 @@ pub struct PodRecord {
     pub options: PodOptions,
     /// Its place in the network while it has one.
     pub endpoint: Option<Endpoint>,
+    /// Its places on user-defined networks while it has them.
+    pub endpoints: Vec<Placed>,
     /// A shim may be running for it.
     pub up: bool,
+}
+
+impl PodRecord {
+    /// The place that its default route leads by, or the first.
+    pub fn primary(&self) -> Option<&Endpoint> {
+        let way = self.endpoints.iter().find(|placed| placed.gateway).or(match self.endpoint {
+            Some(_) => None,
+            None => self.endpoints.first(),
+        });
+        way.map(|placed| &placed.endpoint).or(self.endpoint.as_ref())
+    }
 }
 
 #[cfg(test)]

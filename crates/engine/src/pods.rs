@@ -84,12 +84,14 @@ impl Engine {
                 domainname: request.domainname,
                 sysctl,
                 network: !request.isolated,
+                networks: Vec::new(),
                 kernel: request.kernel,
                 hypervisor: request.hypervisor,
                 template: request.template,
                 labels: request.labels,
             },
             endpoint: None,
+            endpoints: Vec::new(),
             up: false,
         };
         let _membership = self.shared.membership.lock().await;

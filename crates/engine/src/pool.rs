@@ -367,6 +367,7 @@ impl Shared {
             created: Timestamp::now(),
             options,
             endpoint,
+            endpoints: Vec::new(),
             up: true,
         };
         for number in 0..REHEARSALS {
@@ -566,6 +567,7 @@ mod tests {
             domainname: String::new(),
             sysctl: Default::default(),
             network: true,
+            networks: Vec::new(),
             kernel: None,
             hypervisor: None,
             template: TemplateUse::Auto,

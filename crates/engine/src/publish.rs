@@ -83,7 +83,7 @@ pub(crate) fn requests(options: &ContainerOptions) -> Result<Vec<PortRequest>> {
                 "conflicting options: port publishing and the none network mode",
             ));
         }
-        NetworkMode::Bridge => {}
+        NetworkMode::Bridge | NetworkMode::Named(_) => {}
     }
     let mut requests = Vec::new();
     for (port, bindings) in &options.ports.bindings {
@@ -145,11 +145,18 @@ impl Engine {
         pod: &Pod,
         shim: &Shim,
     ) -> Result<()> {
-        let requests = requests(&record.options)?;
+        let mut requests = requests(&record.options)?;
         if requests.is_empty() {
             return Ok(());
         }
-        let endpoint = pod.lock().endpoint.clone();
+        let way =
+            pod.lock().endpoints.iter().find(|placed| placed.gateway).map(|placed| placed.network.clone());
+        let binding = way.and_then(|id| self.shared.networks.by_id(&id)).and_then(|net| net.host_binding());
+        if let Some(address) = binding.and_then(|address| address.parse().ok()) {
+            // Two addresses are those of a port that is published at none.
+            requests.iter_mut().filter(|r| r.hosts.len() == 2).for_each(|r| r.hosts = vec![address]);
+        }
+        let endpoint = pod.lock().primary().cloned();
         let Some(endpoint) = endpoint else {
             return Err(EngineError::invalid(
                 "conflicting options: port publishing and a pod without a network",
@@ -214,7 +221,7 @@ impl Shared {
                 let record = container.lock();
                 (record.pod.clone(), record.state.ports.clone())
             };
-            let endpoint = self.registry.pod(&pod).ok().and_then(|pod| pod.lock().endpoint.clone());
+            let endpoint = self.registry.pod(&pod).ok().and_then(|pod| pod.lock().primary().cloned());
             let Some(endpoint) = endpoint.filter(|_| !ports.is_empty()) else { continue };
             let forwards = forwards(&ports, endpoint.address);
             container.forwards.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&forwards);

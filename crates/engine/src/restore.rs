@@ -52,12 +52,14 @@ impl Engine {
             let record = pod.lock();
             record.up
                 || record.endpoint.is_some()
+                || !record.endpoints.is_empty()
                 || dirs.contains(&pod.id)
                 || self.has_unfinished(&record.id)
         });
         let concerned: Vec<Arc<Pod>> = concerned.collect();
         futures::future::join_all(concerned.iter().map(|pod| self.restore_pod(pod))).await;
         self.clear_strays(dirs).await;
+        self.shared.restore_networks().await;
         self.shared.restore_forwards().await;
         let engine = self.clone();
         tokio::spawn(async move { engine.finish_restore().await });

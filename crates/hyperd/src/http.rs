@@ -74,6 +74,7 @@ impl From<EngineError> for ApiError {
             Kind::Invalid => StatusCode::BAD_REQUEST,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::NotModified => StatusCode::NOT_MODIFIED,
             Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             // Not 401: docker's client would take it for the daemon's own and ask for a login to Docker Hub.

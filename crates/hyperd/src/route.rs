@@ -8,8 +8,8 @@ use hyper::header::{HeaderValue, SERVER};
 use hyper::{Method, StatusCode};
 
 use crate::api::{
-    archive, attach, container, create, events, exec, image, image_transfer, inspect, logs, pod, stats,
-    system, template, update, volume,
+    archive, attach, container, create, events, exec, image, image_transfer, inspect, logs, networks, pod,
+    stats, system, template, update, volume,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -91,6 +91,8 @@ fn takes_body(path: &[&str]) -> bool {
             | ["images", "create" | "load"]
             | ["hyper", "pods" | "templates"]
             | ["volumes", "create"]
+            | ["networks", "create"]
+            | ["networks", _, "connect" | "disconnect"]
             | ["auth" | "commit"]
     )
 }
@@ -231,7 +233,11 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("DELETE", ["volumes", name]) => volume::remove(call, name).await,
         ("GET", ["networks"]) => system::networks(&call).await,
         ("GET", ["networks", name]) => system::network(&call, name).await,
-        (_, ["networks", ..]) => later("user-defined networks"),
+        ("POST", ["networks", "create"]) => networks::create(call).await,
+        ("POST", ["networks", "prune"]) => networks::prune(call).await,
+        ("POST", ["networks", name, "connect"]) => networks::connect(call, name).await,
+        ("POST", ["networks", name, "disconnect"]) => networks::disconnect(call, name).await,
+        ("DELETE", ["networks", name]) => networks::remove(call, name).await,
         ("GET", ["distribution", ..]) => later("looking into registries"),
         (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -1,8 +1,8 @@
 //! One pod's place in the network.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::mac::MacAddr;
@@ -26,4 +26,10 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     /// MTU of the guest's NIC, bytes.
     pub mtu: u32,
+    /// The guest's IPv6 address with the subnet's prefix length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Net>,
+    /// The bridge's own IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
 }

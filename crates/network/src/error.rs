@@ -1,6 +1,6 @@
 //! Why an operation of the network failed.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use hyper_sys::tap::TapError;
@@ -27,6 +27,9 @@ pub enum NetworkError {
     /// Another endpoint holds this address.
     #[error("address {0} is in use by another pod")]
     AddressInUse(Ipv4Addr),
+    /// An address that was asked for is not to be had.
+    #[error("address {0} is already in use, or is not one of the network for containers")]
+    NotFree(IpAddr),
     /// The network cannot be taken down under its pods.
     #[error("{0} pods are still attached to the network")]
     InUse(usize),

@@ -124,7 +124,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, service: Service) {
     }
 }
 
-async fn ask_udp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
+pub(crate) async fn ask_udp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
     for server in servers {
         match timeout(ANSWER_TIMEOUT, exchange_udp(question, *server)).await {
             Ok(Ok(answer)) => return Some(answer),
@@ -184,21 +184,23 @@ async fn answer_connection(mut stream: TcpStream, service: &Service) -> io::Resu
         if !is_question(&question) {
             return Ok(());
         }
-        let mut answer = None;
-        for server in service.servers() {
-            match within(ANSWER_TIMEOUT, exchange_tcp(&question, server)).await {
-                Ok(Some(message)) => {
-                    answer = Some(message);
-                    break;
-                }
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%server, %error, "asking a name server over TCP"),
-            }
-        }
+        let answer = ask_tcp(&question, &service.servers()).await;
         let Some(answer) = answer.or_else(|| failure(&question)) else { return Ok(()) };
         within(IDLE_TIMEOUT, write_message(&mut stream, &answer)).await?;
     }
     Ok(())
+}
+
+/// The first answer of a server over TCP.
+pub(crate) async fn ask_tcp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
+    for &server in servers {
+        match within(ANSWER_TIMEOUT, exchange_tcp(question, server)).await {
+            Ok(Some(message)) => return Some(message),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%server, %error, "asking a name server over TCP"),
+        }
+    }
+    None
 }
 
 async fn exchange_tcp(question: &[u8], server: SocketAddr) -> io::Result<Option<Vec<u8>>> {
@@ -208,7 +210,7 @@ async fn exchange_tcp(question: &[u8], server: SocketAddr) -> io::Result<Option<
 }
 
 /// One message with its two-byte length before it; `None` at the end.
-async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 2];
     match stream.read_exact(&mut length).await {
         Ok(_) => {}
@@ -220,25 +222,25 @@ async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(message))
 }
 
-async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(message);
     stream.write_all(&framed).await
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Whether `message` has a header and is no answer (bit QR, RFC 1035, 4.1.1).
-fn is_question(message: &[u8]) -> bool {
+pub(crate) fn is_question(message: &[u8]) -> bool {
     message.len() >= HEADER && message[2] & 0x80 == 0
 }
 
 /// The answer "server failure" to `question`, or nothing when its question
 /// section is malformed.
-fn failure(question: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn failure(question: &[u8]) -> Option<Vec<u8>> {
     let mut end = HEADER;
     // Exactly one question is what resolvers send; a name is a row of labels
     // of at most 63 bytes that ends with an empty one, then type and class.

@@ -16,13 +16,20 @@ pub struct InstanceError(String);
 /// | taps | `hy<id><host part of the address, hex>` | the same |
 /// | nft tables (`ip` and `bridge` family) | `hyper` | `hyper-<id>` |
 ///
+/// A user-defined network has a bridge of the user's or of its id's name, taps `hy<id>n<its number><a number>` of three
+/// digits each, and tables `hyper-n<its number>` or `hyper-<id>-n<its number>`, of family `ip6` too.
+///
 /// Link names stay within 15 bytes (`IFNAMSIZ` in `linux/if.h`, less the NUL):
 /// 8 bytes of prefix and at most 6 hexadecimal digits for a /8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     id: String,
     default_root: bool,
+    network: Option<(u16, String)>,
 }
+
+/// Most user-defined networks of an instance, and most taps of each: three hexadecimal digits.
+pub(crate) const NUMBERS: u16 = 1 << 12;
 
 impl Instance {
     /// The instance with this id: the first six lower-case hexadecimal digits
@@ -34,10 +41,15 @@ impl Instance {
     pub fn new(id: &str, default_root: bool) -> Result<Self, InstanceError> {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if id.len() == ID_DIGITS && id.bytes().all(digit) {
-            Ok(Self { id: id.to_owned(), default_root })
+            Ok(Self { id: id.to_owned(), default_root, network: None })
         } else {
             Err(InstanceError(id.chars().take(32).collect()))
         }
+    }
+
+    /// The names of a user-defined network: its number among those of the instance, below 4096, and its bridge.
+    pub(crate) fn network(&self, number: u16, bridge: &str) -> Self {
+        Self { network: Some((number % NUMBERS, bridge.to_owned())), ..self.clone() }
     }
 
     /// The instance id.
@@ -47,22 +59,41 @@ impl Instance {
 
     /// Name of the bridge.
     pub fn bridge(&self) -> String {
-        if self.default_root { "hyper0".to_owned() } else { format!("hy{}", self.id) }
+        match &self.network {
+            Some((_, bridge)) => bridge.clone(),
+            None if self.default_root => "hyper0".to_owned(),
+            None => format!("hy{}", self.id),
+        }
     }
 
     /// Name of the nft tables, one of family `ip` and one of family `bridge`.
     pub fn table(&self) -> String {
-        if self.default_root { "hyper".to_owned() } else { format!("hyper-{}", self.id) }
+        let base = if self.default_root { "hyper".to_owned() } else { format!("hyper-{}", self.id) };
+        match &self.network {
+            Some((number, _)) => format!("{base}-n{number:03x}"),
+            None => base,
+        }
     }
 
     /// What every tap name of this instance starts with.
     pub fn tap_prefix(&self) -> String {
-        format!("hy{}", self.id)
+        match &self.network {
+            Some((number, _)) => format!("hy{}n{number:03x}", self.id),
+            None => format!("hy{}", self.id),
+        }
     }
 
-    /// Name of the tap of the host numbered `host` within the subnet.
+    /// What taps of user-defined networks start with, and those of the default one do not.
+    pub(crate) fn user_tap_prefix(&self) -> String {
+        format!("hy{}n", self.id)
+    }
+
+    /// Name of the tap of the host numbered `host` within the subnet; in a user-defined network, of that number.
     pub fn tap(&self, host: u32) -> String {
-        format!("hy{}{host:x}", self.id)
+        match self.network {
+            Some(_) => format!("{}{host:03x}", self.tap_prefix()),
+            None => format!("{}{host:x}", self.tap_prefix()),
+        }
     }
 
     /// Whether `link` is the name of a tap of this instance.
@@ -90,6 +121,15 @@ mod tests {
         let instance = Instance::new("ffffff", false).unwrap();
         assert_eq!(instance.tap(2), "hyffffff2");
         assert!(instance.tap((1 << 24) - 1).len() <= 15);
+    }
+
+    #[test]
+    fn taps_of_networks_are_told_apart() {
+        let default = Instance::new("3fa9c2", false).unwrap();
+        let user = default.network(7, "br-0123456789ab");
+        assert_eq!((user.tap(2), user.table()), ("hy3fa9c2n007002".into(), "hyper-3fa9c2-n007".into()));
+        assert!(user.tap(4095).len() <= 15 && user.owns_tap(&user.tap(4095)));
+        assert!(!default.owns_tap(&user.tap(2)) && !default.network(8, "b").owns_tap(&user.tap(2)));
     }
 
     #[test]

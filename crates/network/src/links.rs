@@ -1,6 +1,6 @@
 //! Links, addresses and routes by netlink.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -143,6 +143,19 @@ impl Links {
         match request.execute().await {
             Err(error) if errno(&error) == Some(EXISTS) => Ok(()),
             other => other.map_err(failed(format!("give {} the address {address}", link.name))),
+        }
+    }
+
+    /// Gives `link` an IPv6 address; one it has already is no error.
+    pub(crate) async fn add_address6(
+        &self,
+        link: &Link,
+        address: Ipv6Addr,
+        prefix: u8,
+    ) -> Result<(), NetworkError> {
+        match self.handle.address().add(link.index, IpAddr::V6(address), prefix).execute().await {
+            Err(error) if errno(&error) == Some(EXISTS) => Ok(()),
+            other => other.map_err(failed(format!("give {} the address {address}/{prefix}", link.name))),
         }
     }
 

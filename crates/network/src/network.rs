@@ -333,6 +333,8 @@ impl Network {
             address,
             gateway: self.gateway().addr(),
             mtu: self.fixed.mtu,
+            address6: None,
+            gateway6: None,
         }
     }
 
@@ -434,27 +436,7 @@ impl Fixed {
 
     /// Makes sure of the endpoint's tap.
     async fn tap(&self, endpoint: &Endpoint, bridge: &Link) -> Result<(), NetworkError> {
-        let name = &endpoint.tap;
-        let tap = match self.links.find(name).await? {
-            Some(tap) => tap,
-            None => {
-                hyper_sys::tap::create(name, TAP_OWNER)
-                    .map_err(|source| NetworkError::Tap { tap: name.clone(), source })?;
-                let missing = || NetworkError::LinkTaken {
-                    link: name.clone(),
-                    reason: "it vanished right after it was added".to_owned(),
-                };
-                self.links.find(name).await?.ok_or_else(missing)?
-            }
-        };
-        if tap.kind != Kind::Tun {
-            return Err(NetworkError::LinkTaken { link: name.clone(), reason: "it is no tap".to_owned() });
-        }
-        sysctl::disable_ipv6(name)?;
-        if tap.controller == Some(bridge.index) && tap.up && tap.mtu == endpoint.mtu {
-            return Ok(());
-        }
-        self.links.join(&tap, bridge, endpoint.mtu).await
+        place_tap(&self.links, &endpoint.tap, endpoint.mtu, bridge).await
     }
 
     async fn rules(&self, endpoints: &[Endpoint], senders: Senders) -> Result<(), NetworkError> {
@@ -486,8 +468,34 @@ impl Fixed {
     }
 }
 
+/// Makes sure of a tap on a bridge.
+pub(crate) async fn place_tap(
+    links: &Links,
+    name: &str,
+    mtu: u32,
+    bridge: &Link,
+) -> Result<(), NetworkError> {
+    let taken = |reason: &str| NetworkError::LinkTaken { link: name.to_owned(), reason: reason.to_owned() };
+    let tap = match links.find(name).await? {
+        Some(tap) => tap,
+        None => {
+            hyper_sys::tap::create(name, TAP_OWNER)
+                .map_err(|source| NetworkError::Tap { tap: name.to_owned(), source })?;
+            links.find(name).await?.ok_or_else(|| taken("it vanished right after it was added"))?
+        }
+    };
+    if tap.kind != Kind::Tun {
+        return Err(taken("it is no tap"));
+    }
+    sysctl::disable_ipv6(name)?;
+    if tap.controller == Some(bridge.index) && tap.up && tap.mtu == mtu {
+        return Ok(());
+    }
+    links.join(&tap, bridge, mtu).await
+}
+
 /// Runs something to its end even if the caller is dropped half-way.
-async fn whole<T: Send + 'static>(
+pub(crate) async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, NetworkError>> + Send + 'static,
 ) -> Result<T, NetworkError> {
     match tokio::spawn(work).await {
@@ -527,7 +535,7 @@ async fn free_subnet(
 }
 
 /// MTU of the link of the default route, bytes.
-async fn uplink_mtu(links: &Links) -> Result<u32, NetworkError> {
+pub(crate) async fn uplink_mtu(links: &Links) -> Result<u32, NetworkError> {
     let default = links.routes().await?.into_iter().find(|route| route.destination.prefix_len() == 0);
     let Some(index) = default.and_then(|route| route.link) else {
         return Ok(NetworkConfig::FALLBACK_MTU);

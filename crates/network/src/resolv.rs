@@ -112,6 +112,16 @@ impl fmt::Display for ResolvConf {
     }
 }
 
+/// Names as this process resolves them: servers that containers cannot reach are among those.
+///
+/// # Errors
+/// When the host's configuration cannot be read.
+pub fn host_names(config: &NetworkConfig) -> Result<ResolvConf, NetworkError> {
+    Ok(match plan(config)? {
+        Plan::Direct(conf) | Plan::Forward(conf) => conf,
+    })
+}
+
 /// Decides where containers' questions go, from the files as they are now.
 pub(crate) fn plan(config: &NetworkConfig) -> Result<Plan, NetworkError> {
     let host = read(&config.resolv_conf)?;

@@ -43,6 +43,7 @@ pub(crate) fn script(
     senders: Senders,
 ) -> String {
     let (table, bridge, taps) = (instance.table(), instance.bridge(), instance.tap_prefix());
+    let others = instance.user_tap_prefix();
     let mut script = format!(
         r#"add table ip {table}
 add chain ip {table} forward {{ type filter hook forward priority filter; policy accept; }}
@@ -65,6 +66,7 @@ flush chain bridge {table} from_tap
 add rule bridge {table} from_tap ether type ip iifname . ether saddr . ip saddr @senders accept
 add rule bridge {table} from_tap ether type arp iifname . ether saddr . arp saddr ip @senders accept
 add rule bridge {table} from_tap drop
+add rule bridge {table} prerouting iifname "{others}*" return
 add rule bridge {table} prerouting iifname "{taps}*" jump from_tap
 "#
     );
@@ -164,6 +166,8 @@ mod tests {
             address,
             gateway: "172.30.0.1".parse().unwrap(),
             mtu: 1500,
+            address6: None,
+            gateway6: None,
         }
     }
 
@@ -194,6 +198,7 @@ flush chain bridge hyper from_tap
 add rule bridge hyper from_tap ether type ip iifname . ether saddr . ip saddr @senders accept
 add rule bridge hyper from_tap ether type arp iifname . ether saddr . arp saddr ip @senders accept
 add rule bridge hyper from_tap drop
+add rule bridge hyper prerouting iifname "hy3fa9c2n*" return
 add rule bridge hyper prerouting iifname "hy3fa9c2*" jump from_tap
 flush set bridge hyper senders
 add element bridge hyper senders { "hy3fa9c22" . 02:42:ac:1e:00:02 . 172.30.0.2 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::groups::{
-    ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand,
+    ContainerCommand, ImageCommand, NetworkCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand,
 };
 use crate::commands::*;
 
@@ -79,6 +79,9 @@ pub enum Command {
     /// Manage images
     #[command(subcommand, arg_required_else_help = true)]
     Image(ImageCommand),
+    /// Manage networks
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(NetworkCommand),
     /// Manage pods
     #[command(subcommand, arg_required_else_help = true)]
     Pod(PodCommand),

@@ -96,6 +96,30 @@ pub enum ImageCommand {
     Other(Vec<OsString>),
 }
 
+/// `hyper network …`
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Connect a container to a network
+    Connect(NetworkConnectArgs),
+    /// Create a network
+    Create(Box<NetworkCreateArgs>),
+    /// Disconnect a container from a network
+    Disconnect(NetworkDisconnectArgs),
+    /// Display detailed information on one or more networks
+    Inspect(NetworkInspectArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(NetworkListArgs),
+    /// Remove all unused networks
+    Prune(NetworkPruneArgs),
+    /// Remove one or more networks
+    #[command(visible_alias = "remove")]
+    Rm(NetworkRemoveArgs),
+    /// A command that we do not have.
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
 /// `hyper pod …`
 #[derive(Debug, Subcommand)]
 pub enum PodCommand {

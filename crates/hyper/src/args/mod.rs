@@ -9,6 +9,8 @@ mod refused;
 mod tests;
 
 pub use commands::{Cli, Command, Global};
-pub use groups::{ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand};
+pub use groups::{
+    ContainerCommand, ImageCommand, NetworkCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand,
+};
 pub use habits::{exit_code, for_help, with_habits};
 pub use refused::{refuse_command, refuse_given, teach_refused};

@@ -20,19 +20,14 @@ const fn switch(long: &'static str, reason: &'static str) -> Refused {
 }
 
 const NOT_YET: &str = "is not supported yet";
-const NETWORKS: &str = "is not supported yet: user-defined networks come later";
 const DEVICES: &str = "is not supported: a container's devices are its virtual machine's";
 const HOST_KERNEL: &str = "is not supported: the container has a kernel of its own, not the host's";
 const WINDOWS: &str = "is for Windows containers, which are not supported";
 
 /// Docker 28.2's flags of `run` and `create` that are refused.
 const RUN: &[Refused] = &[
-    value("ip", NETWORKS),
-    value("ip6", NETWORKS),
-    value("link", NETWORKS),
-    value("link-local-ip", NETWORKS),
-    value("network-alias", NETWORKS),
-    value("net-alias", NETWORKS),
+    value("link", "is not supported: use a network, names and aliases"),
+    value("link-local-ip", "is not supported: link-local addresses are the kernel's"),
     value("device", DEVICES),
     value("device-cgroup-rule", DEVICES),
     value("gpus", DEVICES),
@@ -73,7 +68,6 @@ const COMMANDS: &[&str] = &[
     "config",
     "context",
     "manifest",
-    "network",
     "node",
     "plugin",
     "push",

@@ -154,11 +154,10 @@ fn flags_become_the_apis_fields() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let table: [(&[&str], &str); 15] = [
+    let table: [(&[&str], &str); 14] = [
         (&["-p", "80:x"], "--publish"),
         (&["--device", "/dev/kvm"], "--device"),
         (&["--gpus", "all"], "--gpus"),
-        (&["--network", "mine"], "--network"),
         (&["--network", "host"], "--network"),
         (&["--uts", "host"], "--uts"),
         (&["--runtime", "runc"], "--runtime"),
@@ -197,7 +196,7 @@ fn wrong_command_lines_have_dockers_exit_codes() {
 
 #[test]
 fn dockers_other_commands_are_known_and_refused() {
-    for name in ["build", "push", "compose", "swarm", "network"] {
+    for name in ["build", "push", "compose", "swarm"] {
         let Ok(Command::Other(words)) = parse(&[name, "--flag", "x"]) else { panic!("{name} is a command") };
         let failure = refuse_command("", &words[0].to_string_lossy());
         assert_eq!((failure.code, failure.errors[0].ends_with("is not supported yet")), (1, true), "{name}");

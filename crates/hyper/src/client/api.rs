@@ -339,7 +339,11 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
 /// # Errors
 /// [`ApiError::EmptyName`] when `name` is empty.
 pub fn path(kind: &'static str, name: &str, rest: &str) -> Result<String, ApiError> {
-    let what = if kind == "images" { "image" } else { "container" };
+    let what = match kind {
+        "images" => "image",
+        "networks" => "network",
+        _ => "container",
+    };
     if name.trim().is_empty() {
         return Err(ApiError::EmptyName { what });
     }

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::args::{
-    Command, ContainerCommand, ImageCommand, PodCommand, SystemCommand, TemplateCommand, VolumeCommand,
-    refuse_command,
+    Command, ContainerCommand, ImageCommand, NetworkCommand, PodCommand, SystemCommand, TemplateCommand,
+    VolumeCommand, refuse_command,
 };
 use crate::error::Outcome;
 
@@ -25,6 +25,7 @@ pub async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Doctor(args) => doctor::doctor(app, args).await,
         Command::Container(command) => container(app, command).await,
         Command::Image(command) => image(app, command).await,
+        Command::Network(command) => network(app, command).await,
         Command::Pod(command) => pod(app, command).await,
         Command::Template(command) => template(app, command).await,
         Command::Volume(command) => volume(app, command).await,
@@ -157,4 +158,17 @@ async fn of_system(app: &App, command: SystemCommand) -> Outcome {
 fn unknown(group: &str, words: &[OsString]) -> Outcome {
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     Err(refuse_command(group, &name))
+}
+
+async fn network(app: &App, command: NetworkCommand) -> Outcome {
+    match command {
+        NetworkCommand::Connect(args) => networks::connect(app, args).await,
+        NetworkCommand::Create(args) => networks::create(app, *args).await,
+        NetworkCommand::Disconnect(args) => networks::disconnect(app, args).await,
+        NetworkCommand::Inspect(args) => networks::inspect(app, args).await,
+        NetworkCommand::Ls(args) => networks::list(app, args).await,
+        NetworkCommand::Prune(args) => networks::prune(app, args).await,
+        NetworkCommand::Rm(args) => networks::remove(app, args).await,
+        NetworkCommand::Other(words) => unknown("network ", &words),
+    }
 }

@@ -23,6 +23,7 @@ mod load;
 mod login;
 mod logs;
 mod man;
+mod networks;
 mod pods;
 mod port;
 mod prune;
@@ -63,6 +64,10 @@ pub use load::{ImportArgs, LoadArgs};
 pub use login::{LoginArgs, LogoutArgs};
 pub use logs::LogsArgs;
 pub use man::ManArgs;
+pub use networks::{
+    NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkListArgs,
+    NetworkPruneArgs, NetworkRemoveArgs,
+};
 pub use pods::{PodCreateArgs, PodInspectArgs, PodListArgs, PodNamesArgs, PodRemoveArgs};
 pub use port::PortArgs;
 pub use prune::{ContainerPruneArgs, ImagePruneArgs};

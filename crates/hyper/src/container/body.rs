@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, NetworkingConfig,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig,
+    NetworkingConfig,
 };
 
 use super::files::read_bounded;
@@ -234,24 +235,18 @@ fn log_config(flags: &ContainerFlags) -> Result<Option<HostConfigLogConfig>, Fla
     Ok(Some(HostConfigLogConfig { typ: flags.log_driver.clone(), config: options }))
 }
 
+/// The first network is the mode; others come with it.
 fn network_mode(flags: &ContainerFlags) -> Result<String, FlagError> {
-    let mode = match flags.network.as_slice() {
-        [] => "default",
-        [one] => one.as_str(),
-        [_, second, ..] => {
-            return Err(FlagError::new("network", second, "more than one network is not supported yet"));
-        }
-    };
+    let mode = flags.network.first().map_or("default", String::as_str);
     match mode {
-        "default" | "bridge" | "none" => Ok(mode.to_owned()),
         "host" => Err(FlagError::new("network", mode, "a virtual machine cannot be in the host's network")),
         "container:" => Err(FlagError::new("network", mode, "name a container")),
-        _ if mode.starts_with("container:") => Ok(mode.to_owned()),
-        _ => Err(FlagError::new(
+        _ if mode.contains(['=', ',']) => Err(FlagError::new(
             "network",
             mode,
-            "user-defined networks are not supported yet: use default, bridge, none or container:NAME",
+            "the long form is not supported yet: use --ip and --network-alias",
         )),
+        _ => Ok(mode.to_owned()),
     }
 }
 
@@ -259,13 +254,48 @@ fn networking_config(
     flags: &ContainerFlags,
     host: &HostConfig,
 ) -> Result<Option<NetworkingConfig>, FlagError> {
-    let Some(mac) = &flags.mac_address else { return Ok(None) };
     let mode = host.network_mode.clone().unwrap_or_default();
-    if mode.starts_with("container:") || mode == "none" {
-        return Err(FlagError::new("mac-address", mac, "conflicts with the network mode"));
+    let asked = flags.mac_address.is_some() || flags.ip.is_some() || flags.ip6.is_some();
+    if !asked && flags.network_alias.is_empty() && flags.network.len() < 2 {
+        return Ok(None);
     }
-    let endpoint = EndpointSettings { mac_address: Some(parse_mac(mac)?), ..EndpointSettings::default() };
-    Ok(Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(mode, endpoint)])) }))
+    let alone = mode.starts_with("container:") || mode == "none";
+    let conflict =
+        |flag: &str, value: &str| Err(FlagError::new(flag, value, "conflicts with the network mode"));
+    if let (true, Some(mac)) = (alone, &flags.mac_address) {
+        return conflict("mac-address", mac);
+    }
+    if let (true, Some(alias)) = (alone, flags.network_alias.first()) {
+        return conflict("network-alias", alias);
+    }
+    if let (true, Some(ip)) = (alone, flags.ip.as_ref().or(flags.ip6.as_ref())) {
+        return conflict("ip", ip);
+    }
+    if let (true, Some(second)) = (alone, flags.network.get(1)) {
+        return conflict("network", second);
+    }
+    let address =
+        |flag: &str, text: &Option<String>| text.as_ref().map(|text| parse_ip(flag, text)).transpose();
+    let ipam = EndpointIpamConfig {
+        ipv4_address: address("ip", &flags.ip)?,
+        ipv6_address: address("ip6", &flags.ip6)?,
+        ..EndpointIpamConfig::default()
+    };
+    let endpoint = EndpointSettings {
+        mac_address: flags.mac_address.as_deref().map(parse_mac).transpose()?,
+        aliases: some(flags.network_alias.clone()),
+        ipam_config: (flags.ip.is_some() || flags.ip6.is_some()).then_some(ipam),
+        ..EndpointSettings::default()
+    };
+    let mut endpoints = HashMap::from([(mode, endpoint)]);
+    for other in flags.network.iter().skip(1) {
+        if other == "host" || other == "none" || other.starts_with("container:") || other.contains(['=', ','])
+        {
+            return conflict("network", other);
+        }
+        endpoints.entry(other.clone()).or_default();
+    }
+    Ok(Some(NetworkingConfig { endpoints_config: Some(endpoints) }))
 }
 
 fn oom_score(score: i64) -> Result<i64, FlagError> {

@@ -162,9 +162,18 @@ pub struct ContainerFlags {
     /// Set DNS options
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
     pub dns_option: Vec<String>,
-    /// Connect a container to a network: default, bridge, none or container:NAME
+    /// Connect a container to a network
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     pub network: Vec<String>,
+    /// Add network-scoped alias for the container
+    #[arg(long, alias = "net-alias", value_name = "NAME")]
+    pub network_alias: Vec<String>,
+    /// IPv4 address (e.g., 172.30.100.104)
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// IPv6 address (e.g., 2001:db8::33)
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip6: Option<String>,
     /// Container MAC address
     #[arg(long, value_name = "MAC")]
     pub mac_address: Option<String>,

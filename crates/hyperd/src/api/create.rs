@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use hyper_engine::{AttachFlags, ContainerOptions, CreateRequest, MountOptions, NetworkMode};
 use serde_json::{Value, json};
 
-use super::{create_host, to_the_end};
+use super::{create_host, networks, to_the_end};
 use crate::fields::Fields;
 use crate::http::{ApiError, Result, json as json_reply, read_json};
 use crate::route::Call;
@@ -60,6 +60,7 @@ fn read(body: Value) -> Result<ContainerOptions> {
     let mut fields = Fields::of(body, "")?;
     let host = fields.object("HostConfig")?;
     let networking = fields.take("NetworkingConfig");
+    let mac = fields.string("MacAddress")?;
     let mut options = ContainerOptions {
         image: fields.string("Image")?,
         entrypoint: fields.optional_strings("Entrypoint")?,
@@ -91,45 +92,60 @@ fn read(body: Value) -> Result<ContainerOptions> {
     refuse_config(&mut fields)?;
     fields.finish()?;
     create_host::read(host, &mut options)?;
-    read_networking(networking, &options)?;
+    read_networking(networking, mac, &mut options)?;
     Ok(options)
 }
 
 fn refuse_config(fields: &mut Fields) -> Result<()> {
-    fields.refuse(
-        "MacAddress",
-        &[],
-        "the MAC address follows from the address, which the network chooses",
-    )?;
     fields.refuse("OnBuild", &[], "triggers belong to building images, which comes later")?;
     fields.refuse("Shell", &[], "it belongs to building images, which comes later")?;
     fields.refuse("ArgsEscaped", &[], "it is for Windows containers")?;
     Ok(())
 }
 
-/// The endpoints asked for: only the network that `NetworkMode` names, with nothing special about it.
-fn read_networking(networking: Value, options: &ContainerOptions) -> Result<()> {
-    let mut fields = Fields::of(networking, "NetworkingConfig")?;
-    let endpoints = fields.take("EndpointsConfig");
-    fields.finish()?;
-    let Value::Object(endpoints) = endpoints else { return Ok(()) };
-    for (name, settings) in endpoints {
-        let known = match &options.network {
+/// The endpoints asked for, where the network mode allows any.
+fn read_networking(networking: Value, mac: String, options: &mut ContainerOptions) -> Result<()> {
+    for (name, endpoint) in networks::endpoints(networking)? {
+        let builtin = match &options.network {
             NetworkMode::Bridge => matches!(name.as_str(), "default" | "bridge"),
             NetworkMode::None => name == "none",
             NetworkMode::Container(_) => name.starts_with("container:"),
+            NetworkMode::Named(_) => false,
         };
-        if !known {
-            return Err(ApiError::unsupported(format!(
-                "network {name} is not supported: user-defined networks come later"
-            )));
+        if !builtin {
+            options.endpoints.insert(name, endpoint);
+            continue;
         }
-        let mut settings = Fields::of(settings, "EndpointSettings")?;
-        settings.refuse("Aliases", &[], "names on networks come later")?;
-        settings.refuse("Links", &[], "links are not supported")?;
-        settings.refuse("IPAMConfig", &[], "the network chooses the address")?;
-        settings.refuse("MacAddress", &[], "the MAC address follows from the address")?;
-        settings.finish()?;
+        let refuse = |what: &str, why: &str| {
+            Err(ApiError::unsupported(format!("{what} on network {name} is not supported: {why}")))
+        };
+        if endpoint.mac.is_some() {
+            return refuse("MacAddress", "there it follows from the address, which the network chooses");
+        }
+        if endpoint.address.is_some() || endpoint.address6.is_some() {
+            return Err(ApiError::invalid(
+                "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported \
+                 on user defined networks only",
+            ));
+        }
+        if !endpoint.aliases.is_empty() {
+            return refuse(
+                "Aliases",
+                "network-scoped alias is supported only for containers in user defined networks",
+            );
+        }
+    }
+    if !mac.is_empty() {
+        let NetworkMode::Named(name) = &options.network else {
+            return Err(ApiError::unsupported(
+                "MacAddress is not supported on this network: it follows from the address",
+            ));
+        };
+        if mac.parse::<hyper_engine::MacAddr>().is_err() {
+            return Err(ApiError::invalid(format!("invalid MAC address: {mac}")));
+        }
+        let endpoint = options.endpoints.entry(name.clone()).or_default();
+        endpoint.mac.get_or_insert(mac);
     }
     Ok(())
 }
@@ -161,7 +177,6 @@ mod tests {
             (json!({"RestartPolicy": {"Name": "sometimes"}}), "sometimes"),
             (json!({"Devices": [{"PathOnHost": "/dev/x"}]}), "Devices"),
             (json!({"DeviceRequests": [{"Driver": "nvidia"}]}), "DeviceRequests"),
-            (json!({"NetworkMode": "mynet"}), "mynet"),
             (json!({"NetworkMode": "host"}), "host"),
             (json!({"PidMode": "host"}), "PidMode"),
             (json!({"IpcMode": "host"}), "IpcMode"),
@@ -185,7 +200,6 @@ mod tests {
         for (body, name) in [
             (json!({"Healthcheck": {"Test": ["CMD", "true"], "Nosuch": 1}}), "Healthcheck.Nosuch"),
             (json!({"MacAddress": "02:42:ac:11:00:02"}), "MacAddress"),
-            (json!({"NetworkingConfig": {"EndpointsConfig": {"mynet": {}}}}), "mynet"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}), "Aliases"),
         ] {
             let error = refused(body);

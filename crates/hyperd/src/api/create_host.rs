@@ -198,11 +198,8 @@ fn read_modes(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {
         }
         mode => match container(mode) {
             Some(other) if !other.is_empty() => options.network = NetworkMode::Container(other),
-            _ => {
-                return Err(ApiError::unsupported(format!(
-                    "network {mode} is not supported: user-defined networks come later"
-                )));
-            }
+            Some(_) => return Err(ApiError::invalid("invalid container format container:<name|id>")),
+            None => options.network = NetworkMode::Named(mode.to_owned()),
         },
     }
     match host.string("PidMode")?.as_str() {

@@ -326,33 +326,60 @@ fn host_config_of_later() -> Map<String, Value> {
     }
 }
 
-/// The endpoint as both `ps` and `inspect` have it.
+/// The endpoints as both `ps` and `inspect` have them.
 fn networks(info: &ContainerInfo) -> Value {
-    let name = match info.network_mode().as_str() {
-        "bridge" => "bridge",
-        "none" => "none",
-        _ => return json!({}),
-    };
-    json!({name: endpoint(info)})
+    let running = info.record.state.is_running();
+    let mut networks = Map::new();
+    match info.network_mode().as_str() {
+        "bridge" => {
+            networks.insert("bridge".to_owned(), endpoint_value(info.endpoint(), &info.network_id));
+        }
+        "none" => {
+            networks.insert("none".to_owned(), endpoint_value(None, &info.network_id));
+        }
+        _ => {}
+    }
+    for record in &info.networks {
+        let placed = info.pod.endpoints.iter().find(|placed| placed.network == record.id);
+        let endpoint = placed.map(|placed| &placed.endpoint).filter(|_| running);
+        let mut shown = endpoint_value(endpoint, &record.id);
+        if let Some(asked) = info.record.options.endpoints.get(&record.id) {
+            let mut names = vec![info.record.name.clone()];
+            names.extend(asked.aliases.iter().cloned());
+            names.push(short_id(&info.record.id).to_owned());
+            shown["DNSNames"] = json!(names);
+            shown["Aliases"] = list_or_null(&asked.aliases);
+            let mut ipam = Map::new();
+            if let Some(address) = asked.address {
+                ipam.insert("IPv4Address".to_owned(), json!(address.to_string()));
+            }
+            if let Some(address) = asked.address6 {
+                ipam.insert("IPv6Address".to_owned(), json!(address.to_string()));
+            }
+            shown["IPAMConfig"] = if ipam.is_empty() { Value::Null } else { Value::Object(ipam) };
+        }
+        networks.insert(record.request.name.clone(), shown);
+    }
+    Value::Object(networks)
 }
 
-fn endpoint(info: &ContainerInfo) -> Value {
-    let endpoint = info.endpoint();
+fn endpoint_value(endpoint: Option<&hyper_engine::Endpoint>, network: &str) -> Value {
     let text = |value: Option<String>| value.unwrap_or_default();
+    let six = endpoint.and_then(|endpoint| endpoint.address6);
     json!({
         "IPAMConfig": null,
         "Links": null,
         "Aliases": null,
         "MacAddress": text(endpoint.map(|endpoint| endpoint.mac.to_string())),
         "DriverOpts": null,
-        "NetworkID": network_id(info),
+        "NetworkID": if endpoint.is_some() { network } else { "" },
         "EndpointID": text(endpoint.map(endpoint_id)),
         "Gateway": text(endpoint.map(|endpoint| endpoint.gateway.to_string())),
         "IPAddress": text(endpoint.map(|endpoint| endpoint.address.addr().to_string())),
         "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.address.prefix_len()),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": text(endpoint.and_then(|e| e.gateway6).map(|address| address.to_string())),
+        "GlobalIPv6Address": text(six.map(|address| address.addr().to_string())),
+        "GlobalIPv6PrefixLen": six.map_or(0, |address| address.prefix_len()),
         "DNSNames": null,
     })
 }
@@ -362,12 +389,9 @@ pub(super) fn endpoint_id(endpoint: &hyper_engine::Endpoint) -> String {
     hyper_engine::derived_id(&format!("endpoint {} of {}", endpoint.tap, endpoint.pod))
 }
 
-fn network_id(info: &ContainerInfo) -> String {
-    if info.endpoint().is_some() { info.network_id.clone() } else { String::new() }
-}
-
 fn network_settings(info: &ContainerInfo) -> Value {
-    let endpoint = endpoint(info);
+    // The fields beside `Networks` are those of the default network.
+    let endpoint = endpoint_value(info.endpoint(), &info.network_id);
     let of = |name: &str| endpoint[name].clone();
     json!({
         "Bridge": "",

@@ -15,6 +15,7 @@ pub(crate) mod image;
 pub(crate) mod image_transfer;
 pub(crate) mod inspect;
 pub(crate) mod logs;
+pub(crate) mod networks;
 pub(crate) mod pod;
 mod ports;
 pub(crate) mod stats;

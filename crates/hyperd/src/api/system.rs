@@ -7,7 +7,7 @@ use hyper_engine::{DEFAULT_MEMORY_MIB, ListQuery, OVERHEAD_MIB, Timestamp, host_
 use serde_json::{Value, json};
 
 use super::image;
-use crate::http::{ApiError, Reply, Result, ok, text};
+use crate::http::{Reply, Result, ok, text};
 use crate::route::{API_VERSION, Call, MIN_API_VERSION};
 
 pub(crate) fn ping() -> Reply {
@@ -311,6 +311,8 @@ pub(crate) async fn networks(call: &Call) -> Result {
             values.push(value);
         }
     }
+    let custom = call.app.engine.networks(&filters)?;
+    values.extend(custom.iter().map(|record| super::networks::value(call, record)));
     ok(&values)
 }
 
@@ -321,6 +323,6 @@ pub(crate) async fn network(call: &Call, name: &str) -> Result {
         .find(|known| *known == name || (name.len() >= 12 && engine.network_id(known).starts_with(name)));
     match known {
         Some(name) => ok(&network_value(call, name).await?),
-        None => Err(ApiError::new(hyper::StatusCode::NOT_FOUND, format!("network {name} not found"))),
+        None => ok(&super::networks::value(call, &engine.find_network(name)?)),
     }
 }

@@ -1,0 +1,146 @@
+//! User-defined networks: their containers, their names, and what is kept apart.
+
+use hyper_e2e::command::wait_until;
+use hyper_e2e::{Instance, Options};
+
+use crate::case_list;
+use crate::session::{Case, Session};
+
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
+    let mut cases = case_list![Both:
+        containers_of_a_network_find_each_other_by_name_and_others_do_not,
+        an_internal_network_has_no_way_out,
+        networks_are_listed_inspected_and_removed,
+        an_address_of_ones_own_and_ipv6,
+    ]
+    .to_vec();
+    cases.extend(case_list![Own: a_network_outlives_the_daemon]);
+    cases
+}
+
+const PAGE: &str = "served by busybox\n";
+const SERVE: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/www"];
+
+/// A network that is removed when this is dropped.
+struct Network<'a> {
+    session: &'a Session,
+    name: String,
+}
+
+fn network<'a>(session: &'a Session, flags: &[&str]) -> Network<'a> {
+    let name = session.name("net");
+    let id = session.run(&[&["network", "create"], flags, &[&name]].concat()).ok().out();
+    assert_eq!(id.trim().len(), 64, "{id}");
+    Network { session, name }
+}
+
+impl Drop for Network<'_> {
+    fn drop(&mut self) {
+        let _ = self.session.run(&["network", "rm", &self.name]);
+    }
+}
+
+fn containers_of_a_network_find_each_other_by_name_and_others_do_not(s: &Session) {
+    let (one, two) = (network(s, &[]), network(s, &[]));
+    let flags = ["--network", &one.name, "--network-alias", "shop"];
+    let web = s.background(&flags, "busybox:latest", &SERVE);
+    let id: String = s.inspect(&web.name)["Id"].as_str().unwrap().chars().take(12).collect();
+    let script = format!(
+        "for name in {} shop {id} {}.{}; do wget -qO- http://$name/ || exit 1; done",
+        web.name, web.name, one.name
+    );
+    let among = ["run", "--rm", "--network", &one.name, "busybox:latest", "sh", "-c", &script];
+    s.run(&among).ok().prints(&PAGE.repeat(4));
+    // The world is reached, and its names are known.
+    let world =
+        ["run", "--rm", "--network", &one.name, "busybox:latest", "wget", "-qO-", "http://web.world.test/"];
+    s.run(&world).ok().prints("you are 203.0.113.2\n");
+    let settings = s.inspect(&web.name)["NetworkSettings"]["Networks"][&one.name].clone();
+    let address = settings["IPAddress"].as_str().unwrap().to_owned();
+    let script =
+        format!("timeout 3 wget -qO- http://{address}/ || echo unreachable; nslookup shop || echo unknown");
+    for flags in [vec!["--network", &two.name], vec![]] {
+        let line = [&["run", "--rm"], &flags[..], &["busybox:latest", "sh", "-c", &script]].concat();
+        let output = s.run(&line).ok().out();
+        assert!(output.contains("unreachable\n") && output.ends_with("unknown\n"), "{output}");
+    }
+    let busy = s.run(&["network", "rm", &one.name]);
+    assert_eq!(busy.code, 1, "{busy}");
+    assert!(busy.err().contains("has active endpoints"), "{busy}");
+}
+
+fn an_internal_network_has_no_way_out(s: &Session) {
+    let inside = network(s, &["--internal"]);
+    let web = s.background(&["--network", &inside.name], "busybox:latest", &SERVE);
+    let script = format!(
+        "wget -qO- http://{}/; timeout 3 wget -qO- http://203.0.113.1/ || echo unreachable; nslookup web.world.test || \
+         echo unknown",
+        web.name
+    );
+    let line = ["run", "--rm", "--network", &inside.name, "busybox:latest", "sh", "-c", &script];
+    let output = s.run(&line).ok().out();
+    assert!(output.starts_with(PAGE) && output.contains("unreachable\n"), "{output}");
+    assert!(output.ends_with("unknown\n"), "{output}");
+}
+
+fn networks_are_listed_inspected_and_removed(s: &Session) {
+    let flags = ["--subnet", "10.91.0.0/24", "--gateway", "10.91.0.254", "--label", "a=b"];
+    let subnet = match s.cli.name() {
+        "hyper" => flags.to_vec(),
+        _ => ["--subnet", "10.92.0.0/24", "--gateway", "10.92.0.254", "--label", "a=b"].to_vec(),
+    };
+    let mine = network(s, &subnet);
+    let filter = format!("name={}", mine.name);
+    let format = "{{.Name}} {{.Driver}} {{.Scope}}";
+    let listed = s.run(&["network", "ls", "--filter", &filter, "--format", format]).ok();
+    listed.prints(&format!("{} bridge local\n", mine.name));
+    let shown =
+        s.run(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}} {{.Labels.a}}", &mine.name]);
+    shown.ok().prints(&format!("{} b\n", subnet[3]));
+    let again = s.run(&["network", "create", &mine.name]);
+    assert!(again.code == 1 && again.err().contains("already exists"), "{again}");
+    let overlapping = s.run(&["network", "create", "--subnet", subnet[1], &s.name("overlap")]);
+    assert!(overlapping.code == 1 && overlapping.err().contains("Pool overlaps"), "{overlapping}");
+    let driver = s.run(&["network", "create", "-d", "overlay", &s.name("overlay")]);
+    assert!(driver.code != 0 && driver.err().contains("overlay"), "{driver}");
+    let builtin = s.run(&["network", "rm", "bridge"]);
+    assert!(builtin.code == 1 && builtin.err().contains("pre-defined"), "{builtin}");
+    s.run(&["network", "rm", &mine.name]).ok().prints(&format!("{}\n", mine.name));
+    let missing = s.run(&["network", "inspect", &mine.name]);
+    assert!(missing.code == 1 && missing.err().contains("not found"), "{missing}");
+}
+
+fn an_address_of_ones_own_and_ipv6(s: &Session) {
+    let (subnet, address) = match s.cli.name() {
+        "hyper" => ("10.93.0.0/24", "10.93.0.77"),
+        _ => ("10.94.0.0/24", "10.94.0.77"),
+    };
+    let mine = network(s, &["--ipv6", "--subnet", subnet]);
+    let web = s.background(&["--network", &mine.name, "--ip", address], "busybox:latest", &SERVE);
+    let settings = s.inspect(&web.name)["NetworkSettings"]["Networks"][&mine.name].clone();
+    assert_eq!(settings["IPAddress"], address, "{settings}");
+    let six = settings["GlobalIPv6Address"].as_str().unwrap().to_owned();
+    assert!(six.starts_with("fd"), "{settings}");
+    let script = format!("wget -qO- http://{address}/ && wget -qO- http://[{six}]/");
+    let line = ["run", "--rm", "--network", &mine.name, "busybox:latest", "sh", "-c", &script];
+    s.run(&line).ok().prints(&PAGE.repeat(2));
+}
+
+fn a_network_outlives_the_daemon() {
+    let engine = Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() });
+    engine.hyper(&["network", "create", "mine"]).run().ok();
+    let run = ["run", "-d", "--name", "web", "--network", "mine", "-p", "8080:80", "busybox:latest"];
+    engine.hyper(&[&run[..], &SERVE].concat()).run().ok();
+    engine.kill_daemon();
+    engine.start_daemon();
+    let line = ["run", "--rm", "--network", "mine", "busybox:latest", "wget", "-qO-", "http://web/"];
+    engine.hyper(&line).run().ok().prints(PAGE);
+    let page =
+        || engine.lab.world.sh("timeout 5 busybox wget -qO- http://203.0.113.2:8080/ 2>/dev/null || true");
+    wait_until("the published port answers", || page() == PAGE);
+    engine.hyper(&["rm", "-f", "web"]).run().ok();
+    engine.settles();
+    engine.hyper(&["network", "rm", "mine"]).run().ok();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}

@@ -16,6 +16,23 @@ pub struct Process {
     pub command: String,
 }
 
+impl Process {
+    /// Whether it is the VMM of a pod. A template's, which is made in the background when there is none, is not.
+    pub fn is_vmm_of_pod(&self) -> bool {
+        self.runs("qemu-system") && !self.command.contains(" -name guest=template ")
+    }
+
+    /// Whether it is the shim of a pod, and not one that makes a template.
+    pub fn is_shim_of_pod(&self) -> bool {
+        self.runs("containerd-shim-hyper") && self.command.split(' ').nth(1) != Some("template")
+    }
+
+    /// Whether the path of its program has `part`.
+    fn runs(&self, part: &str) -> bool {
+        self.command.split(' ').next().is_some_and(|program| program.contains(part))
+    }
+}
+
 /// Every process that has a path below `directory` in its command line or environment. Zombies do not count.
 pub fn named(directory: &Path) -> Vec<Process> {
     let mark = [directory.as_os_str().as_bytes(), b"/"].concat();

@@ -406,15 +406,21 @@ fn open_process(
     (look_again() == Some(pid)).then_some(process)
 }
 
-/// The number of a pod's live VMM: named in the pod's directory, and itself naming the pod.
+/// The number of a pod's VMM: named in the pod's directory, and itself naming the pod, or on its way out.
 fn vmm_pid(pod: &str, dir: &Path) -> Option<rustix::process::Pid> {
     let text = std::fs::read_to_string(dir.join(VMM_PID)).ok()?;
     let pid: i32 = text.trim().parse().ok()?;
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
-    let is_vmm = program.windows(4).any(|part| part == b"qemu");
-    let names_pod = command.windows(pod.len().max(1)).any(|part| part == pod.as_bytes());
-    if is_vmm && names_pod { rustix::process::Pid::from_raw(pid) } else { None }
+    let is_pods = if command.is_empty() {
+        // Its memory is gone with its first thread, but another may still be writing to the pod's disks. It may be
+        // another pod's as well, which it does no harm to wait for.
+        std::fs::read(format!("/proc/{pid}/comm")).ok()?.starts_with(b"qemu")
+    } else {
+        let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
+        program.windows(4).any(|part| part == b"qemu")
+            && command.windows(pod.len().max(1)).any(|part| part == pod.as_bytes())
+    };
+    if is_pods { rustix::process::Pid::from_raw(pid) } else { None }
 }
 
 /// The number of the live shim of a pod.
@@ -504,5 +510,26 @@ mod tests {
         assert_eq!(shim_pid("p", dir.path()), None);
         std::fs::write(dir.path().join(files::SHIM_PID), std::process::id().to_string()).unwrap();
         assert_eq!(shim_pid("p", dir.path()), None);
+    }
+
+    #[test]
+    fn a_vmm_counts_until_it_is_gone_altogether() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("qemu-fake");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        // Its second word is the pod's name, and a number to `sleep`.
+        let mut vmm = std::process::Command::new(&program).arg("1234").spawn().unwrap();
+        std::fs::write(dir.path().join(VMM_PID), vmm.id().to_string()).unwrap();
+        let found = |pod| vmm_pid(pod, dir.path()).map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        assert_eq!((found("1234"), found("other")), (Some(vmm.id()), None));
+        // As one of which a thread is left, it has no command line any more.
+        vmm.kill().unwrap();
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", vmm.id())).unwrap();
+        while !stat().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        assert_eq!(found("1234"), Some(vmm.id()));
+        vmm.wait().unwrap();
+        assert_eq!(found("1234"), None);
     }
 }

@@ -8,6 +8,7 @@
 //! dockerd instead.
 #![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping")]
 
+mod api;
 mod bad_images;
 mod bad_input;
 mod copy;
@@ -50,6 +51,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("images", images::cases()),
         ("run", run::cases()),
         ("lifecycle", lifecycle::cases()),
+        ("api", api::cases()),
         ("copy", copy::cases()),
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),

@@ -17,6 +17,9 @@ use crate::spec::{self, ExecOptions};
 /// Added processes that one container may have at a time.
 const PER_CONTAINER_MAX: usize = 1000;
 
+/// Exit code of a process that could not be started: docker 26's, be its program missing or not executable.
+const NOT_STARTED: i64 = 126;
+
 /// A process added to a container. Known until the container ends.
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -170,13 +173,7 @@ impl Engine {
             Err(error) => {
                 let _ = shim.delete(&exec.container, &exec.id).await;
                 let error = exec_error(error);
-                let code = match &error.message {
-                    text if text.contains("executable file not found") || text.contains("no such file") => {
-                        127
-                    }
-                    _ => 126,
-                };
-                exec.state().exit_code = Some(code);
+                exec.state().exit_code = Some(NOT_STARTED);
                 let _ = exec.ended.send_replace(true);
                 Err(error)
             }

@@ -1,8 +1,10 @@
 //! Reading a request's JSON object field by field, so that none is passed over.
 //!
-//! Every field is either taken by name, or must be neutral: what a client writes for "nothing asked for".
+//! Every field is either taken by name, or must be neutral: what a client writes for "nothing asked for". As with
+//! dockerd, whose language does it so, the case of a field's name is nothing; names that users choose (labels, ports,
+//! networks) are no fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -17,9 +19,21 @@ pub(crate) struct Fields {
 
 impl Fields {
     /// The fields of `value`, which is at `path` of the request; `null` has none.
+    ///
+    /// # Errors
+    /// No object, or one that has a field twice in different case: dockerd takes the last, which nobody can mean.
     pub(crate) fn of(value: Value, path: &'static str) -> Result<Self> {
         match value {
-            Value::Object(map) => Ok(Self { path, map }),
+            Value::Object(map) => {
+                let mut seen = BTreeSet::new();
+                let fields = Self { path, map };
+                match fields.map.keys().find(|name| !seen.insert(fold(name))) {
+                    Some(twice) => {
+                        Err(ApiError::invalid(format!("invalid JSON: {} is there twice", fields.name(twice))))
+                    }
+                    None => Ok(fields),
+                }
+            }
             Value::Null => Ok(Self { path, map: Map::new() }),
             _ => Err(ApiError::invalid(format!("invalid JSON: {path} must be an object"))),
         }
@@ -35,7 +49,11 @@ impl Fields {
 
     /// The field itself; `null` when it is not there.
     pub(crate) fn take(&mut self, name: &str) -> Value {
-        self.map.remove(name).unwrap_or(Value::Null)
+        if let Some(value) = self.map.remove(name) {
+            return value;
+        }
+        let written = self.map.keys().find(|written| fold(written) == fold(name)).cloned();
+        written.and_then(|written| self.map.remove(&written)).unwrap_or(Value::Null)
     }
 
     /// A field that is an object.
@@ -139,6 +157,16 @@ impl Fields {
     }
 }
 
+/// A field's name without its case, by Go's rules (`encoding/json`): two letters beyond ASCII are equal to ASCII ones.
+fn fold(name: &str) -> String {
+    let plain = |letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    };
+    name.chars().map(plain).collect()
+}
+
 /// What asks for nothing: `null`, `false`, 0, an empty text, and lists and objects of only such.
 pub(crate) fn is_neutral(value: &Value) -> bool {
     match value {
@@ -173,6 +201,18 @@ mod tests {
     fn fields_nobody_took_are_refused() {
         let fields = Fields::of(json!({"New": 1}), "HostConfig").unwrap();
         assert!(fields.finish().unwrap_err().message.contains("HostConfig.New"));
+    }
+
+    #[test]
+    fn the_case_of_a_name_is_nothing() {
+        let mut fields = Fields::of(json!({"detachKeys": "ctrl-a", "TTY": true}), "").unwrap();
+        assert_eq!(fields.string("DetachKeys").unwrap(), "ctrl-a");
+        assert!(fields.bool("Tty").unwrap());
+        fields.finish().unwrap();
+        let unknown = Fields::of(json!({"fieldOfTomorrow": 1}), "").unwrap();
+        assert!(unknown.finish().unwrap_err().message.contains("fieldOfTomorrow"));
+        let twice = Fields::of(json!({"Memory": 1, "memory": 2}), "HostConfig").unwrap_err();
+        assert_eq!(twice.message, "invalid JSON: HostConfig.memory is there twice");
     }
 
     #[test]

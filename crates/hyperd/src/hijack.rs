@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::detach::Scanner;
+use crate::framing::Framing;
 use crate::http::{Reply, Request, Sender, empty};
 
 /// First API version whose clients are told whether a stream is multiplexed.
@@ -38,18 +39,19 @@ pub(crate) enum Client {
     Body(Sender),
 }
 
-/// The media type of a stream.
-pub(crate) fn content_type(version: u32, tty: bool) -> &'static str {
-    if !tty && version >= TELLS_MULTIPLEXED {
+/// The media type of a stream of plain bytes, or of frames.
+pub(crate) fn content_type(version: u32, plain: bool) -> &'static str {
+    if !plain && version >= TELLS_MULTIPLEXED {
         "application/vnd.docker.multiplexed-stream"
     } else {
         "application/vnd.docker.raw-stream"
     }
 }
 
-/// Takes a request's connection over: what to reply, and the client's end.
-pub(crate) fn take(request: &mut Request, version: u32, tty: bool) -> (Client, Reply) {
-    let content_type = content_type(version, tty);
+/// Takes a request's connection over: what to reply, and the client's end. The client takes plain bytes (`plain`) or
+/// frames.
+pub(crate) fn take(request: &mut Request, version: u32, plain: bool) -> (Client, Reply) {
+    let content_type = content_type(version, plain);
     if !request.headers().contains_key(UPGRADE) {
         let (sender, reply) = crate::http::stream(content_type);
         return (Client::Body(sender), reply);
@@ -103,6 +105,7 @@ impl Connected {
     pub(crate) async fn copy(
         self,
         process: ProcessStream,
+        framing: Framing,
         keys: Option<Scanner>,
         settle: impl Future<Output = ()>,
     ) -> Ended {
@@ -113,11 +116,12 @@ impl Connected {
             Self::Stream(stream) => {
                 let (from_client, to_client) = tokio::io::split(*stream);
                 let to_process = Input { stream: to_process, framed };
-                both_ways(from_client, to_client, from_process, to_process, keys, settle).await
+                let streams = (from_client, to_client, from_process, to_process);
+                both_ways(streams, framing, keys, settle).await
             }
             Self::Body(sender) => {
                 let _keep_open = to_process;
-                let ended = output_only(sender, from_process).await;
+                let ended = output_only(sender, from_process, framing).await;
                 settle.await;
                 ended
             }
@@ -154,7 +158,11 @@ impl<W: AsyncWrite + Unpin> Input<W> {
     }
 }
 
-async fn output_only(sender: Sender, mut from_process: impl AsyncRead + Unpin) -> Ended {
+async fn output_only(
+    sender: Sender,
+    mut from_process: impl AsyncRead + Unpin,
+    mut framing: Framing,
+) -> Ended {
     let mut buffer = vec![0; CHUNK];
     loop {
         let read = tokio::select! {
@@ -164,7 +172,8 @@ async fn output_only(sender: Sender, mut from_process: impl AsyncRead + Unpin) -
         match read {
             Ok(0) | Err(_) => return Ended::Finished,
             Ok(count) => {
-                if sender.send(buffer[..count].to_vec()).await.is_err() {
+                let bytes = framing.pass(&buffer[..count]).into_owned();
+                if !bytes.is_empty() && sender.send(bytes).await.is_err() {
                     return Ended::Left;
                 }
             }
@@ -172,14 +181,21 @@ async fn output_only(sender: Sender, mut from_process: impl AsyncRead + Unpin) -
     }
 }
 
-async fn both_ways(
-    from_client: impl AsyncRead + Unpin,
-    mut to_client: impl AsyncWrite + Unpin,
-    mut from_process: impl AsyncRead + Unpin,
-    to_process: Input<impl AsyncWrite + Unpin>,
+/// From the client and to it, from the process and to it.
+type Streams<CR, CW, PR, PW> = (CR, CW, PR, Input<PW>);
+
+async fn both_ways<CR, CW, PR, PW>(
+    (from_client, mut to_client, mut from_process, to_process): Streams<CR, CW, PR, PW>,
+    mut framing: Framing,
     keys: Option<Scanner>,
     settle: impl Future<Output = ()>,
-) -> Ended {
+) -> Ended
+where
+    CR: AsyncRead + Unpin,
+    CW: AsyncWrite + Unpin,
+    PR: AsyncRead + Unpin,
+    PW: AsyncWrite + Unpin,
+{
     let output = async {
         let mut buffer = vec![0; CHUNK];
         let ended = loop {
@@ -187,7 +203,8 @@ async fn both_ways(
                 Ok(0) | Err(_) => break Ended::Finished,
                 Ok(count) => count,
             };
-            if to_client.write_all(&buffer[..count]).await.is_err() || to_client.flush().await.is_err() {
+            let bytes = framing.pass(&buffer[..count]);
+            if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
                 break Ended::Left;
             }
         };
@@ -247,7 +264,8 @@ mod tests {
             let (from_client, to_client) = tokio::io::split(daemon_client);
             let (from_process, to_process) = tokio::io::split(daemon_process);
             let to_process = Input { stream: to_process, framed: false };
-            both_ways(from_client, to_client, from_process, to_process, None, std::future::ready(())).await
+            let streams = (from_client, to_client, from_process, to_process);
+            both_ways(streams, Framing::default(), None, std::future::ready(())).await
         });
         let (mut client_read, mut client_write) = tokio::io::split(client);
         let (mut process_read, mut process_write) = tokio::io::split(process);
@@ -285,8 +303,8 @@ mod tests {
             let (from_process, to_process) = tokio::io::split(daemon_process);
             let keys = Scanner::new("").unwrap();
             let to_process = Input { stream: to_process, framed: false };
-            both_ways(from_client, to_client, from_process, to_process, Some(keys), std::future::ready(()))
-                .await
+            let streams = (from_client, to_client, from_process, to_process);
+            both_ways(streams, Framing::default(), Some(keys), std::future::ready(())).await
         });
         client.write_all(b"ab\x10\x11").await.unwrap();
         assert_eq!(copy.await.unwrap(), Ended::Detached);

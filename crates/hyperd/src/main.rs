@@ -4,6 +4,7 @@ mod api;
 mod config;
 mod detach;
 mod fields;
+mod framing;
 mod hijack;
 mod http;
 mod metrics;

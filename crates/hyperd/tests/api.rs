@@ -272,7 +272,7 @@ fn exec_has_its_streams_and_exit_codes() {
     stream.read_to_end(&mut seen).unwrap();
     let seen = String::from_utf8_lossy(&seen);
     assert!(seen.contains("executable file not found"), "{seen:?}");
-    assert_eq!(daemon.get(&format!("/exec/{id}/json")).json()["ExitCode"], 127);
+    assert_eq!(daemon.get(&format!("/exec/{id}/json")).json()["ExitCode"], 126);
 }
 
 #[test]

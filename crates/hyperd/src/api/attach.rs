@@ -5,6 +5,7 @@ use hyper_engine::{AttachStreams, LogQuery};
 
 use super::logs;
 use crate::detach::Scanner;
+use crate::framing::Framing;
 use crate::hijack::{self, Connected, Ended};
 use crate::http::{ApiError, Request, Result};
 use crate::route::Call;
@@ -89,7 +90,7 @@ pub(crate) async fn attach(mut call: Call, id: &str) -> Result {
         let Some(attachment) = attachment else { return client.close().await };
         match attachment.stream().await {
             Some(process) => {
-                let ended = client.copy(process, keys, std::future::ready(())).await;
+                let ended = client.copy(process, Framing::AsItComes, keys, std::future::ready(())).await;
                 if ended == Ended::Detached {
                     engine.detached(&id);
                 }

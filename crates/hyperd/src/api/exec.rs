@@ -1,11 +1,13 @@
 //! Processes added to a container.
 
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper_engine::{ExecInfo, ExecOptions};
 use serde_json::{Value, json};
 
 use super::container::size_parameters;
 use crate::detach::Scanner;
 use crate::fields::Fields;
+use crate::framing::{Framing, stdout_frame};
 use crate::hijack::{self, Client};
 use crate::http::{ApiError, Result, empty, json as json_reply, ok, read_json};
 use crate::route::Call;
@@ -51,11 +53,12 @@ pub(crate) async fn start(mut call: Call, id: &str) -> Result {
     let engine = call.app.engine.clone();
     let info = engine.inspect_exec(id)?;
     // The upgrade is asked for before the body is read: both need the request.
-    let (client, reply) = hijack::take(&mut call.request, call.version, info.options.tty);
+    let (client, mut reply) = hijack::take(&mut call.request, call.version, true);
     let mut fields = Fields::of(read_json(call.request).await?, "")?;
     let detach = fields.bool("Detach")?;
-    fields.bool("Tty")?;
-    let console_size = console_size(&mut fields)?;
+    // How the client takes the output; whether the process has a terminal was said when it was made.
+    let plain = fields.bool("Tty")?;
+    let console_size = console_size(&mut fields)?.filter(|_| plain);
     fields.finish()?;
     let id = id.to_owned();
     if detach {
@@ -70,7 +73,9 @@ pub(crate) async fn start(mut call: Call, id: &str) -> Result {
     }
     let keys = Scanner::new(&info.options.detach_keys)?;
     let keys = (info.options.tty && info.options.attach_stdin).then_some(keys);
-    tokio::spawn(run(call.app.engine.clone(), info, client, console_size, keys));
+    let content_type = HeaderValue::from_static(hijack::content_type(call.version, plain));
+    reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    tokio::spawn(run(call.app.engine.clone(), info, (client, plain), console_size, keys));
     Ok(reply)
 }
 
@@ -79,7 +84,7 @@ pub(crate) async fn start(mut call: Call, id: &str) -> Result {
 async fn run(
     engine: hyper_engine::Engine,
     info: ExecInfo,
-    client: Client,
+    (client, plain): (Client, bool),
     console_size: Option<[u32; 2]>,
     keys: Option<Scanner>,
 ) {
@@ -92,25 +97,16 @@ async fn run(
                 None => None,
             };
             let Some(process) = stream else { return client.close().await };
-            client.copy(process, keys, engine.settle_exec(&info.id)).await;
+            let framing = Framing::between(info.options.tty, plain);
+            client.copy(process, framing, keys, engine.settle_exec(&info.id)).await;
         }
         Err(error) => {
-            let _ = client.send(&error_frame(&error.report(), info.options.tty)).await;
+            let text = format!("{}\r\n", error.report()).into_bytes();
+            let text = if plain { text } else { stdout_frame(&text) };
+            let _ = client.send(&text).await;
             client.close().await;
         }
     }
-}
-
-/// An error's text as a piece of output.
-fn error_frame(text: &str, tty: bool) -> Vec<u8> {
-    let text = format!("{text}\r\n");
-    if tty {
-        return text.into_bytes();
-    }
-    let mut frame = vec![1, 0, 0, 0];
-    frame.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    frame.extend(text.into_bytes());
-    frame
 }
 
 pub(crate) async fn resize(call: Call, id: &str) -> Result {

@@ -13,10 +13,11 @@ use hyper_engine::EngineError;
 use hyper_engine::image::{
     Auth, AuthFormatError, ImportRequest, LayerStep, LoginError, Platform, Progress, Reference,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::image::get;
+use crate::fields::Fields;
 use crate::http::{ApiError, Reply, Result, Sender, ok, read_json};
 use crate::route::Call;
 
@@ -123,12 +124,14 @@ fn registry_auth(call: &Call) -> Result<Option<Auth>> {
 
 /// Whether a registry takes a login (`POST /auth`).
 pub(crate) async fn login(call: Call) -> Result {
-    let body = read_json(call.request).await?;
-    let server = body["serveraddress"].as_str().unwrap_or_default();
-    let auth = Auth::from_json(body.to_string().as_bytes());
+    let mut fields = Fields::of(read_json(call.request).await?, "")?;
+    let server = fields.string("serveraddress")?;
+    let names = ["username", "password", "auth", "identitytoken", "registrytoken"];
+    let login: Map<_, _> = names.map(|name| (name.to_owned(), fields.take(name))).into_iter().collect();
+    let auth = Auth::from_json(Value::Object(login).to_string().as_bytes());
     let auth = auth.map_err(|error| ApiError::invalid(error.to_string()))?;
     let auth = auth.ok_or_else(|| ApiError::invalid("a login needs a username and password, or a token"))?;
-    match call.app.engine.images().login(server, auth).await {
+    match call.app.engine.images().login(&server, auth).await {
         Ok(token) => ok(&json!({"Status": "Login Succeeded", "IdentityToken": token.unwrap_or_default()})),
         Err(error @ LoginError::Unauthorized(_)) => {
             Err(ApiError::new(StatusCode::UNAUTHORIZED, error.to_string()))

@@ -16,7 +16,7 @@ pub(crate) async fn update(call: Call, id: &str) -> Result {
     fields.refuse("Ulimits", &[], "the limits of a process are set when it starts")?;
     fields.refuse("OomScoreAdj", &[], "the score of a process is set when it starts")?;
     let policy = fields.take("RestartPolicy");
-    let named = policy["Name"].as_str().is_some_and(|name| !name.is_empty());
+    let named = !Fields::of(policy.clone(), "RestartPolicy")?.string("Name")?.is_empty();
     let mut around = Fields::of(json!({"RestartPolicy": policy}), "")?;
     let restart = create_host::read_restart_policy(&mut around)?;
     let update = ContainerUpdate {

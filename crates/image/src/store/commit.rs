@@ -6,18 +6,13 @@ use std::sync::Arc;
 use crate::config::{ContainerConfig, History, ImageConfig, MAX_LAYERS};
 use crate::digest::{Digest, ImageId};
 use crate::layer::Limits;
-use crate::reference::DEFAULT_TAG;
-use crate::registry::OCI_MANIFEST;
 use crate::tar::trailer;
 
-use super::changes;
-use super::database::{self, NewImage};
-use super::error::{CommitError, LookupError, StoreError};
+use super::error::{CommitError, LookupError};
 use super::image::CommitRequest;
-use super::import::manifest;
 use super::layers::{Shelf, ShelfError, chain_ids};
 use super::names::find;
-use super::time;
+use super::{changes, made, time};
 
 /// Applies Dockerfile lines to a configuration.
 ///
@@ -55,9 +50,7 @@ pub fn commit(
         holds.push(hold);
     }
     let below: Vec<Digest> = parent.layers.iter().map(|row| row.key).collect();
-    let mut sizes: Vec<(Digest, u64)> =
-        parent.layers.iter().map(|row| (row.diff_id, row.summary.tar_size)).collect();
-    let mut keys = below.clone();
+    let mut rows = parent.layers;
     let failed = |error| match error {
         ShelfError::Layer(error) => CommitError::Layer(error),
         ShelfError::Store(error) => CommitError::Store(error),
@@ -78,8 +71,7 @@ pub fn commit(
             None => shelf.keep(made, &chain_id, &below).map_err(failed)?,
         };
         holds.push(hold);
-        keys.push(row.key);
-        sizes.push((diff_id, row.summary.tar_size));
+        rows.push(row);
     }
     let created = time::now_text();
     config.created = Some(created.clone());
@@ -95,29 +87,7 @@ pub fn commit(
         comment: request.comment.clone(),
         empty_layer: empty,
     });
-    let config = serde_json::to_vec(&config).expect("a configuration is valid JSON");
-    let id = ImageId::new(Digest::of(&config));
-    let manifest = manifest(&config, &sizes);
-    let now = time::now();
-    let new = NewImage {
-        id,
-        config: &config,
-        manifest_digest: Digest::of(&manifest),
-        manifest_media_type: OCI_MANIFEST,
-        manifest: &manifest,
-        layers: &keys,
-        now,
-    };
-    let mut state = shelf.state();
-    let transaction = state.connection.transaction().map_err(StoreError::Database)?;
-    database::add_image(&transaction, &new).map_err(StoreError::Database)?;
-    if let Some(reference) = &request.reference {
-        let tag = reference.tag().unwrap_or(DEFAULT_TAG);
-        database::set_tag(&transaction, &reference.repository(), tag, &id, now)
-            .map_err(StoreError::Database)?;
-    }
-    transaction.commit().map_err(StoreError::Database)?;
-    drop(state);
+    let id = made::add(shelf, &config, &rows, request.reference.as_ref())?;
     drop(holds);
     Ok(id)
 }

@@ -3,22 +3,16 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use serde_json::json;
-
 use crate::config::{History, ImageConfig, RootFs};
-use crate::digest::{Digest, ImageId};
+use crate::digest::ImageId;
 use crate::layer::Limits;
 use crate::platform::Platform;
 use crate::progress::Progress;
-use crate::reference::DEFAULT_TAG;
-use crate::registry::OCI_MANIFEST;
 
-use super::changes;
-use super::database::{self, NewImage};
-use super::error::{ImportError, StoreError};
+use super::error::ImportError;
 use super::image::ImportRequest;
 use super::layers::{Shelf, ShelfError};
-use super::time;
+use super::{changes, made, time};
 
 /// Makes an image of one layer.
 ///
@@ -43,29 +37,7 @@ pub fn import(
     let diff_id = made.diff_id;
     let (row, _hold) = shelf.keep(made, &diff_id, &[]).map_err(failed)?;
     config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: vec![diff_id] };
-    let config = serde_json::to_vec(&config).expect("a configuration is valid JSON");
-    let id = ImageId::new(Digest::of(&config));
-    let manifest = manifest(&config, &[(diff_id, row.summary.tar_size)]);
-    let now = time::now();
-    let new = NewImage {
-        id,
-        config: &config,
-        manifest_digest: Digest::of(&manifest),
-        manifest_media_type: OCI_MANIFEST,
-        manifest: &manifest,
-        layers: &[row.key],
-        now,
-    };
-    let mut state = shelf.state();
-    let transaction = state.connection.transaction().map_err(StoreError::Database)?;
-    database::add_image(&transaction, &new).map_err(StoreError::Database)?;
-    if let Some(reference) = &request.reference {
-        let tag = reference.tag().unwrap_or(DEFAULT_TAG);
-        database::set_tag(&transaction, &reference.repository(), tag, &id, now)
-            .map_err(StoreError::Database)?;
-    }
-    transaction.commit().map_err(StoreError::Database)?;
-    drop(state);
+    let id = made::add(shelf, &config, &[row], request.reference.as_ref())?;
     progress(Progress::Status(id.to_string()));
     Ok(id)
 }
@@ -92,25 +64,4 @@ fn new_config(request: &ImportRequest) -> Result<ImageConfig, ImportError> {
             .map_err(|problem| ImportError::Change { line: line.clone(), problem })?;
     }
     Ok(config)
-}
-
-/// An OCI manifest over uncompressed layers (diff ID and size of each).
-pub fn manifest(config: &[u8], layers: &[(Digest, u64)]) -> Vec<u8> {
-    let layers: Vec<_> = layers
-        .iter()
-        .map(|(diff_id, size)| {
-            json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id, "size": size})
-        })
-        .collect();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": Digest::of(config),
-            "size": config.len(),
-        },
-        "layers": layers,
-    });
-    manifest.to_string().into_bytes()
 }

@@ -25,8 +25,8 @@ use crate::tar::{EntryKind, Reader, TarError};
 use super::database::{self, NewImage};
 use super::error::{LoadError, StoreError};
 use super::image::LoadedImage;
-use super::import::manifest;
 use super::layers::{Hold, Shelf, ShelfError, chain_ids};
+use super::made::manifest;
 use super::merged;
 use super::time;
 

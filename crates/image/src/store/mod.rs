@@ -12,6 +12,7 @@ mod ingest;
 mod layers;
 mod load;
 mod login;
+mod made;
 mod merged;
 mod names;
 mod pull;

@@ -18,8 +18,8 @@ use crate::tar::{BLOCK, entry_header, trailer};
 
 use super::database::{self, ImageRow};
 use super::error::{LookupError, SaveError, StoreError};
-use super::import::manifest;
 use super::layers::{Hold, Shelf, State, chain_ids};
+use super::made::manifest;
 use super::names::{familiar, find};
 
 /// An image to write, with the names to give it and its layers held.

@@ -24,6 +24,7 @@ mod network;
 mod networks;
 mod pods;
 mod ports;
+mod push;
 mod restart;
 mod run;
 mod servers;
@@ -49,6 +50,7 @@ use session::{Body, Case};
 fn cases() -> Vec<(&'static str, Vec<Case>)> {
     vec![
         ("images", images::cases()),
+        ("push", push::cases()),
         ("run", run::cases()),
         ("lifecycle", lifecycle::cases()),
         ("api", api::cases()),

@@ -127,6 +127,7 @@ from_image_error!(
     LoginError,
     LookupError,
     PullError,
+    PushError,
     RemoveError,
     SaveError,
     TagError

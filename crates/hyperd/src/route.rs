@@ -8,8 +8,8 @@ use hyper::header::{HeaderValue, SERVER};
 use hyper::{Method, StatusCode};
 
 use crate::api::{
-    archive, attach, container, create, events, exec, image, image_transfer, inspect, logs, networks, pod,
-    stats, system, template, update, volume,
+    archive, attach, container, create, events, exec, image, image_push, image_transfer, inspect, logs,
+    networks, pod, stats, system, template, update, volume,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -191,7 +191,7 @@ async fn images(call: Call, method: &Method, path: &[&str]) -> Result {
         ("GET", [name @ .., "history"]) => image::history(call, &name.join("/")).await,
         ("GET", [name @ .., "get"]) => image_transfer::save(call, vec![name.join("/")]).await,
         ("POST", [name @ .., "tag"]) => image::tag(call, &name.join("/")).await,
-        ("POST", [_, .., "push"]) => later("pushing images"),
+        ("POST", [name @ .., "push"]) if !name.is_empty() => image_push::push(call, &name.join("/")).await,
         ("DELETE", name) if !name.is_empty() => image::remove(call, &name.join("/")).await,
         _ => missing(method, path),
     }
@@ -238,7 +238,9 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", ["networks", name, "connect"]) => networks::connect(call, name).await,
         ("POST", ["networks", name, "disconnect"]) => networks::disconnect(call, name).await,
         ("DELETE", ["networks", name]) => networks::remove(call, name).await,
-        ("GET", ["distribution", ..]) => later("looking into registries"),
+        ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
+            image_push::distribution(call, &name.join("/")).await
+        }
         (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager: Hyper has no swarm mode.",

@@ -25,7 +25,7 @@ pub use registry::{RegistryConfig, RegistryError, TlsError};
 pub use store::{
     CommitError, CommitRequest, HistoryEntry, Image, ImageUse, ImportError, ImportRequest, Layer, LoadError,
     LoadedImage, LoginError, LookupError, MergeError, MergedLayers, OpenError, PullError, PullOutcome,
-    RemoveError, Removed, RootAttributes, SaveError, Store, StoreError, TagError,
+    PushError, RemoteImage, RemoveError, Removed, RootAttributes, SaveError, Store, StoreError, TagError,
 };
 
 use hyper_archive::tar;

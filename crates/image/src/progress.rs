@@ -21,6 +21,22 @@ pub enum Progress {
         /// What happened.
         step: LayerStep,
     },
+    /// A push found a layer in another repository of the registry.
+    Mounted {
+        /// First 12 hex digits of the layer's diff ID.
+        id: String,
+        /// The repository's path.
+        from: String,
+    },
+    /// A tag is pushed, for programs.
+    Pushed {
+        /// The tag.
+        tag: String,
+        /// The manifest's digest.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// The manifest's digest, once the pull is complete.
     Digest(Digest),
     /// A line of its own, such as `Status: Image is up to date for debian:12`.
@@ -68,6 +84,19 @@ pub enum LayerStep {
         /// Why.
         reason: &'static str,
     },
+    /// It will be pushed.
+    Preparing,
+    /// A push sends it.
+    Pushing {
+        /// Bytes of its tar so far.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The registry has it now.
+    Pushed,
+    /// The registry had it already.
+    LayerExists,
     /// A load reads it from an archive.
     Loading {
         /// Bytes so far.
@@ -85,6 +114,12 @@ impl Progress {
                 json!({"status": format!("Pulling from {repository}"), "id": tag})
             }
             Self::Layer { id, step } => step.to_json(id),
+            Self::Mounted { id, from } => {
+                json!({"status": format!("Mounted from {from}"), "progressDetail": {}, "id": id})
+            }
+            Self::Pushed { tag, digest, size } => {
+                json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest.to_string(), "Size": size}})
+            }
             Self::Digest(digest) => json!({"status": format!("Digest: {digest}")}),
             Self::Status(text) => json!({"status": text}),
             Self::Line(text) => json!({"stream": format!("{text}\n")}),
@@ -118,6 +153,10 @@ impl LayerStep {
                 plain(&format!("Retrying in {seconds} {unit}"))
             }
             Self::StartingOver { reason } => plain(&format!("Starting over: {reason}")),
+            Self::Preparing => plain("Preparing"),
+            Self::Pushing { current, total } => counted("Pushing", current, total),
+            Self::Pushed => plain("Pushed"),
+            Self::LayerExists => plain("Layer already exists"),
             Self::Loading { current, total } => counted("Loading layer", current, total),
         }
     }

@@ -39,6 +39,9 @@ pub enum ParseReferenceError {
     /// It does not follow the grammar.
     #[error("invalid reference format")]
     Format,
+    /// What was given as a tag is none.
+    #[error("invalid tag format")]
+    Tag,
     /// The repository has upper-case letters.
     #[error("invalid reference format: repository name ({0}) must be lowercase")]
     UpperCase(String),
@@ -145,10 +148,10 @@ impl Reference {
     /// The same repository with this tag and no digest.
     ///
     /// # Errors
-    /// [`ParseReferenceError::Format`] when `tag` is no tag.
+    /// [`ParseReferenceError::Tag`] when `tag` is none.
     pub fn with_tag(&self, tag: &str) -> Result<Self, ParseReferenceError> {
         if !is_tag(tag) {
-            return Err(ParseReferenceError::Format);
+            return Err(ParseReferenceError::Tag);
         }
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }

@@ -408,3 +408,35 @@ async fn bombs_and_escapes_are_refused() {
         assert!(store.files().is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_asks_for_the_right_to_push_and_tells_that_it_has_none() {
+    let tokens = Faulty::start(|request| {
+        let query = request.path.split_once('?').map_or("", |(_, query)| query);
+        let has = |field: &str| query.split('&').any(|given| given == field);
+        // Whatever the challenge says: the first request only looks whether a blob is there.
+        assert!(has("scope=repository%3Anew%3Apull%2Cpush"), "{query}");
+        ok(br#"{"token":"abc"}"#)
+    });
+    let realm = format!(
+        r#"Bearer realm="http://127.0.0.1:{}/token",service="s",scope="repository:new:pull""#,
+        tokens.port
+    );
+    let served = small();
+    let registry = Faulty::start(move |request| match request.header("authorization") {
+        _ if request.path.starts_with("/v2/x/") || request.path == "/v2/" => served.answer(request),
+        Some("Bearer abc") if request.path.contains("/uploads/") => {
+            status(403, r#"{"errors":[{"code":"DENIED","message":"not yours"}]}"#)
+        }
+        Some("Bearer abc") => status(404, ""),
+        _ => Answer::Whole(401, vec![header("WWW-Authenticate", &realm)], Vec::new()),
+    });
+    let store = TestStore::with(config());
+    pull_as(&registry, &store, None).await.unwrap();
+    let target = registry.name("new:1").parse().unwrap();
+    store.store.tag(&registry.name("x:1"), &target).unwrap();
+    let error = store.store.push(&target, None, None, |_| {}).await.unwrap_err();
+    assert_eq!(error.to_string(), "denied: not yours");
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    assert_eq!(tokens.seen.lock().unwrap().len(), 1, "one token serves all requests of a push");
+}

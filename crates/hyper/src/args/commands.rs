@@ -133,6 +133,8 @@ pub enum Command {
     Pause(NamesArgs),
     /// List port mappings or a specific mapping for the container
     Port(PortArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
     /// Rename a container
     Rename(RenameArgs),
     /// Restart one or more containers

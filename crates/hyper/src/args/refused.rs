@@ -70,7 +70,6 @@ const COMMANDS: &[&str] = &[
     "manifest",
     "node",
     "plugin",
-    "push",
     "search",
     "secret",
     "service",
@@ -129,7 +128,7 @@ fn refuse(matches: &ArgMatches) -> Result<(), Failure> {
 pub fn refuse_command(group: &str, name: &str) -> Failure {
     let known = match group {
         "" => COMMANDS,
-        "image " => &["build", "push"],
+        "image " => &["build"],
         "system " => &["dial-stdio"],
         _ => &[],
     };

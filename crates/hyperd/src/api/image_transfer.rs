@@ -36,7 +36,7 @@ pub(crate) async fn pull_or_import(call: Call) -> Result {
     }
 }
 
-fn platform(call: &Call) -> Result<Option<Platform>> {
+pub(super) fn platform(call: &Call) -> Result<Option<Platform>> {
     match call.query.get("platform") {
         "" => Ok(None),
         text => text
@@ -70,29 +70,30 @@ async fn pull(call: Call) -> Result {
 /// Tells a client how work on images goes on. Those messages that the next of their kind makes useless are left out while
 /// the client is slow; the others are few.
 #[derive(Clone)]
-struct Teller {
+pub(super) struct Teller {
     sender: mpsc::UnboundedSender<Progress>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// What a [`Teller`] tells.
-struct Told {
+pub(super) struct Told {
     receiver: mpsc::UnboundedReceiver<Progress>,
     waiting: Arc<AtomicUsize>,
 }
 
-fn teller() -> (Teller, Told) {
+pub(super) fn teller() -> (Teller, Told) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     (Teller { sender, waiting: waiting.clone() }, Told { receiver, waiting })
 }
 
 impl Teller {
-    fn tell(&self, event: Progress) {
+    pub(super) fn tell(&self, event: Progress) {
         let superseded = matches!(
             &event,
             Progress::Layer {
                 step: LayerStep::Downloading { .. }
+                    | LayerStep::Pushing { .. }
                     | LayerStep::Extracting { .. }
                     | LayerStep::Loading { .. },
                 ..
@@ -116,7 +117,7 @@ impl Told {
 }
 
 /// Credentials that the client sends along.
-fn registry_auth(call: &Call) -> Result<Option<Auth>> {
+pub(super) fn registry_auth(call: &Call) -> Result<Option<Auth>> {
     let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(None) };
     let invalid = |error: AuthFormatError| ApiError::invalid(error.to_string());
     header.to_str().map_err(|_| AuthFormatError).and_then(Auth::from_header).map_err(invalid)
@@ -142,7 +143,7 @@ pub(crate) async fn login(call: Call) -> Result {
 
 /// Streams progress while `work` goes on. A failure before the first message has a status of its own, a later one is
 /// told in the stream, as docker does. Work of a client that went away is given up.
-async fn progress_reply(
+pub(super) async fn progress_reply(
     mut progress: Told,
     work: impl Future<Output = hyper_engine::Result<()>> + Send + 'static,
 ) -> Result {
@@ -170,7 +171,7 @@ async fn progress_reply(
         let result = tokio::select! {
             (result, ()) = both => result,
             () = sender.closed() => {
-                tracing::debug!("a client went away in the middle of a pull or load");
+                tracing::debug!("a client went away in the middle of work on images");
                 return;
             }
         };

@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod health;
 pub(crate) mod image;
+pub(crate) mod image_push;
 pub(crate) mod image_transfer;
 pub(crate) mod inspect;
 pub(crate) mod logs;

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::auth::Auth;
@@ -58,6 +59,8 @@ pub struct Session<'a> {
     path: String,
     insecure: bool,
     auth: Option<Auth>,
+    /// What tokens are asked for, whatever challenges say; empty: what they say.
+    scopes: Vec<String>,
     authorization: tokio::sync::Mutex<Option<HeaderValue>>,
 }
 
@@ -102,6 +105,7 @@ impl Client {
             path: reference.path().to_owned(),
             insecure: endpoint.insecure,
             auth: auth.filter(|_| endpoint.origin),
+            scopes: Vec::new(),
             authorization: tokio::sync::Mutex::default(),
         })
     }
@@ -198,6 +202,24 @@ impl Client {
 }
 
 impl Session<'_> {
+    /// The same for writing into the repository, and reading from others that blobs may be mounted from.
+    #[must_use]
+    pub fn for_push<'p>(mut self, sources: impl IntoIterator<Item = &'p str>) -> Self {
+        self.scopes = vec![format!("repository:{}:pull,push", self.path)];
+        self.scopes.extend(sources.into_iter().map(|path| format!("repository:{path}:pull")));
+        self
+    }
+
+    /// Whether plain HTTP is acceptable.
+    pub(super) fn is_insecure(&self) -> bool {
+        self.insecure
+    }
+
+    /// Forgets what the registry was shown: it takes it no longer.
+    pub async fn log_in_again(&self) {
+        *self.authorization.lock().await = None;
+    }
+
     /// `host[:port]`, for messages.
     pub fn registry(&self) -> String {
         let host = self.base.host_str().unwrap_or_default();
@@ -283,7 +305,7 @@ impl Session<'_> {
         let text = format!("{}v2/", self.base);
         let url = Url::parse(&text)
             .map_err(|error| RegistryError::Protocol { url: text, problem: error.to_string() })?;
-        let answer = self.follow(url.clone(), &HeaderMap::new(), None).await?;
+        let answer = self.follow(&Method::GET, url.clone(), &HeaderMap::new(), &Bytes::new(), None).await?;
         let challenge = match (answer.status(), challenge_of(&answer)) {
             (StatusCode::UNAUTHORIZED, Some(challenge)) => challenge,
             _ => return self.success(answer).await.map(|_| None),
@@ -293,22 +315,38 @@ impl Session<'_> {
                 Challenge::Bearer { realm, service, scope },
                 Some(Auth::Basic { .. } | Auth::IdentityToken(_)),
             ) => {
-                let token = self.token(realm, service.as_deref(), scope.as_deref(), true).await?;
+                let scopes: Vec<&str> = scope.as_deref().into_iter().collect();
+                let token = self.token(realm, service.as_deref(), &scopes, true).await?;
                 (secret(&format!("Bearer {}", token.text)), token.lasting)
             }
             _ => (self.answer(&challenge).await?, None),
         };
-        let answer = self.follow(url, &HeaderMap::new(), value.as_ref()).await?;
+        let answer = self.follow(&Method::GET, url, &HeaderMap::new(), &Bytes::new(), value).await?;
         self.success(answer).await.map(|_| lasting)
     }
 
-    /// A request below the repository, with whatever login it takes. Only success comes back.
-    async fn get(&self, what: &str, headers: &HeaderMap) -> Result<Response, RegistryError> {
+    /// The address of something below the repository.
+    pub(super) fn url(&self, what: &str) -> Result<Url, RegistryError> {
         let text = format!("{}v2/{}/{what}", self.base, self.path);
-        let url = Url::parse(&text)
-            .map_err(|error| RegistryError::Protocol { url: text, problem: error.to_string() })?;
+        Url::parse(&text).map_err(|error| RegistryError::Protocol { url: text, problem: error.to_string() })
+    }
+
+    /// Reads something below the repository.
+    async fn get(&self, what: &str, headers: &HeaderMap) -> Result<Response, RegistryError> {
+        self.request(Method::GET, self.url(what)?, headers, Bytes::new()).await
+    }
+
+    /// A request about the repository, with whatever login it takes. Only success comes back.
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        url: Url,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, RegistryError> {
         let used = self.authorization.lock().await.clone();
-        let answer = self.follow(url.clone(), headers, used.as_ref()).await?;
+        let send = |authorization| self.follow(&method, url.clone(), headers, &body, authorization);
+        let answer = send(used.clone()).await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
             return self.success(answer).await;
         }
@@ -319,34 +357,62 @@ impl Session<'_> {
             if *authorization == used {
                 match self.answer(&challenge).await? {
                     Some(value) => *authorization = Some(value),
+                    None if challenge == Challenge::Basic && self.auth.is_none() => {
+                        return Err(RegistryError::NoLogin { url: shown(url.as_str()) });
+                    }
                     None => return self.success(answer).await,
                 }
             }
         }
         let now = self.authorization.lock().await.clone();
-        let answer = self.follow(url, headers, now.as_ref()).await?;
-        self.success(answer).await
+        self.success(send(now).await?).await
+    }
+
+    /// A request to a place that the registry has named, with what it was shown last.
+    pub(super) async fn authorized(
+        &self,
+        method: Method,
+        url: Url,
+    ) -> Result<reqwest::RequestBuilder, RegistryError> {
+        let authorization = self.authorization.lock().await.clone();
+        let http = self.http_for(&url)?;
+        let request = http.request(method, url.clone());
+        Ok(match authorization {
+            Some(value) if url.origin() == self.base.origin() => request.header(AUTHORIZATION, value),
+            _ => request,
+        })
+    }
+
+    /// The HTTP client for an address: the registry's, or that of where it leads.
+    fn http_for(&self, url: &Url) -> Result<reqwest::Client, RegistryError> {
+        match (url.origin() == self.base.origin(), url.host_str()) {
+            (false, Some(host)) => {
+                let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+                self.client.http(&host, !is_insecure(&host, &self.client.config.insecure))
+            }
+            _ => Ok(self.http.clone()),
+        }
     }
 
     /// Sends a request and follows redirects. Only the registry itself sees the authorization.
     async fn follow(
         &self,
+        method: &Method,
         mut url: Url,
         headers: &HeaderMap,
-        authorization: Option<&HeaderValue>,
+        body: &Bytes,
+        authorization: Option<HeaderValue>,
     ) -> Result<Response, RegistryError> {
         for _ in 0..MAX_REDIRECTS {
             let at_registry = url.origin() == self.base.origin();
-            let http = match (at_registry, url.host_str()) {
-                (false, Some(host)) => {
-                    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-                    self.client.http(&host, !is_insecure(&host, &self.client.config.insecure))?
-                }
-                _ => self.http.clone(),
-            };
-            let mut request = http.get(url.clone()).headers(headers.clone());
-            if let (true, Some(value)) = (at_registry, authorization) {
+            let mut request =
+                self.http_for(&url)?.request(method.clone(), url.clone()).headers(headers.clone());
+            if let (true, Some(value)) = (at_registry, &authorization) {
                 request = request.header(AUTHORIZATION, value.clone());
+            }
+            if !matches!(*method, Method::GET | Method::HEAD) {
+                // Registries want a length, also of nothing.
+                request = request.header(CONTENT_LENGTH, body.len()).body(body.clone());
             }
             let answer = self.client.send(request, url.as_str()).await?;
             if !answer.status().is_redirection() {
@@ -370,7 +436,7 @@ impl Session<'_> {
     }
 
     /// The answer itself if it is a success, else its refusal.
-    async fn success(&self, answer: Response) -> Result<Response, RegistryError> {
+    pub(super) async fn success(&self, answer: Response) -> Result<Response, RegistryError> {
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -412,8 +478,11 @@ impl Session<'_> {
             (Challenge::Basic, _) => Ok(None),
             (Challenge::Bearer { realm, service, scope }, _) => {
                 let own = format!("repository:{}:pull", self.path);
-                let scope = scope.as_deref().unwrap_or(&own);
-                let token = self.token(realm, service.as_deref(), Some(scope), false).await?;
+                let scopes: Vec<&str> = match self.scopes.as_slice() {
+                    [] => vec![scope.as_deref().unwrap_or(&own)],
+                    scopes => scopes.iter().map(String::as_str).collect(),
+                };
+                let token = self.token(realm, service.as_deref(), &scopes, false).await?;
                 Ok(secret(&format!("Bearer {}", token.text)))
             }
         }
@@ -424,7 +493,7 @@ impl Session<'_> {
         &self,
         realm: &str,
         service: Option<&str>,
-        scope: Option<&str>,
+        scopes: &[&str],
         lasting: bool,
     ) -> Result<Token, RegistryError> {
         #[derive(Deserialize)]
@@ -445,8 +514,14 @@ impl Session<'_> {
         }
         let http =
             self.client.http(&host, !is_insecure(&host, &self.client.config.insecure) && !self.insecure)?;
+        let joined = scopes.join(" ");
         let mut fields = Vec::new();
-        fields.extend(scope.map(|scope| ("scope", scope)));
+        match &self.auth {
+            // OAuth2 has one field for all of them, docker's own requests one for each.
+            Some(Auth::IdentityToken(_)) if joined.is_empty() => {}
+            Some(Auth::IdentityToken(_)) => fields.push(("scope", joined.as_str())),
+            _ => fields.extend(scopes.iter().map(|scope| ("scope", *scope))),
+        }
         fields.extend(service.map(|service| ("service", service)));
         let request = if let Some(Auth::IdentityToken(token)) = &self.auth {
             fields.extend([

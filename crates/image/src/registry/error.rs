@@ -70,6 +70,12 @@ pub enum RegistryError {
     /// The trust anchors for this registry cannot be used.
     #[error("TLS for this registry cannot be set up")]
     Tls(#[from] super::tls::TlsError),
+    /// It wants a user and a password, and there is none to show.
+    #[error("no basic auth credentials")]
+    NoLogin {
+        /// What was asked.
+        url: String,
+    },
     /// The receiver of a layer has gone; its own error tells why.
     #[error("download was given up")]
     Abandoned,

@@ -20,6 +20,8 @@ pub struct RegistryConfig {
     pub certs_dir: PathBuf,
     /// Layers fetched at the same time, over all pulls. Docker's default is 3.
     pub parallel_layers: usize,
+    /// Layers sent at the same time, over all pushes. Docker's default is 5.
+    pub parallel_uploads: usize,
     /// A connection that gives no byte for so long is broken off.
     pub stall_timeout: Duration,
     /// Attempts in a row that bring no new byte before a download fails. Docker's default is 5.
@@ -35,6 +37,7 @@ impl Default for RegistryConfig {
             insecure: Vec::new(),
             certs_dir: PathBuf::from("/etc/docker/certs.d"),
             parallel_layers: 3,
+            parallel_uploads: 5,
             stall_timeout: Duration::from_secs(30),
             attempts: 5,
             limits: Limits::default(),

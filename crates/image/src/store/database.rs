@@ -12,6 +12,7 @@ use crate::digest::{Digest, ImageId};
 use crate::erofs::Attributes;
 use crate::layer::{RootEntry, Summary};
 
+use super::blobs;
 use super::error::{OpenError, StoreError};
 
 /// Version of the tables.
@@ -126,6 +127,7 @@ pub fn open(path: &Path) -> Result<Connection, OpenError> {
     // In one transaction, so that a new file is synced once.
     let transaction = connection.transaction().map_err(database)?;
     transaction.execute_batch(SCHEMA).map_err(database)?;
+    transaction.execute_batch(blobs::SCHEMA).map_err(database)?;
     let found: Option<i64> = transaction
         .query_row("SELECT version FROM image_schema", [], |row| row.get(0))
         .optional()

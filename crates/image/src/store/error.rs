@@ -263,6 +263,63 @@ pub enum PullError {
     Store(#[from] StoreError),
 }
 
+/// Pushing an image failed. The texts are docker's.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The name has a digest.
+    #[error("cannot push a digest reference")]
+    Digest,
+    /// No image has a name in the repository.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NoImage(String),
+    /// There is no such tag.
+    #[error("tag does not exist: {0}")]
+    NoTag(String),
+    /// The image is for another platform than the one asked for.
+    #[error("image {tag} does not provide the specified platform: wanted {wanted}, actual: {found}")]
+    WrongPlatform {
+        /// Its tag.
+        tag: String,
+        /// What was wanted.
+        wanted: String,
+        /// What it is for.
+        found: String,
+    },
+    /// The registry wants a login, and there is none.
+    #[error("no basic auth credentials")]
+    NoLogin,
+    /// The registry refused the credentials.
+    #[error("unauthorized: {0}")]
+    Unauthorized(String),
+    /// The registry does not let this user push here.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The registry's rate limit.
+    #[error("toomanyrequests: {0}")]
+    TooManyRequests(String),
+    /// The image is not there any more.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A layer could not be read.
+    #[error("layer cannot be read")]
+    Read(#[source] io::Error),
+    /// The registry could not be reached or broke off.
+    #[error("registry {registry} cannot be used")]
+    Registry {
+        /// Host and port.
+        registry: String,
+        /// Why.
+        #[source]
+        source: crate::registry::RegistryError,
+    },
+    /// Files or database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A registry does not take a login, or could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
@@ -443,6 +500,23 @@ impl PullError {
             Self::Schema1(_) | Self::Manifest { .. } | Self::Config(_) => ErrorKind::InvalidInput,
             Self::Layer { source, .. } => source.kind(),
             Self::Verification { .. } | Self::Registry { .. } => ErrorKind::Unavailable,
+            Self::Store(error) => error.kind(),
+        }
+    }
+}
+
+impl PushError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoImage(_) | Self::NoTag(_) => ErrorKind::NotFound,
+            Self::Digest | Self::WrongPlatform { .. } | Self::Config(_) => ErrorKind::InvalidInput,
+            Self::NoLogin | Self::Unauthorized(_) => ErrorKind::Unauthorized,
+            Self::Denied(_) => ErrorKind::Forbidden,
+            Self::TooManyRequests(_) => ErrorKind::TooManyRequests,
+            Self::Lookup(error) => error.kind(),
+            Self::Read(_) => ErrorKind::Internal,
+            Self::Registry { .. } => ErrorKind::Unavailable,
             Self::Store(error) => error.kind(),
         }
     }

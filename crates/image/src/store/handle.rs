@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
-use crate::digest::ImageId;
+use crate::digest::{Digest, ImageId};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -17,15 +17,16 @@ use super::database;
 use super::disk::Disk;
 use super::error::{
     CommitError, ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError,
-    RemoveError, SaveError, StoreError, TagError,
+    PushError, RemoveError, SaveError, StoreError, TagError,
 };
 use super::image::{
     CommitRequest, HistoryEntry, Image, ImageUse, ImportRequest, LoadedImage, MergedLayers, PullOutcome,
-    Removed,
+    RemoteImage, Removed,
 };
 use super::layers::Shelf;
 use super::pull::Pull;
-use super::{commit, import, load, login, merged, names, save};
+use super::push::Push;
+use super::{commit, import, load, login, merged, names, remote, save};
 
 /// The images on this host. A clone is another handle of the same store.
 #[derive(Clone)]
@@ -38,6 +39,7 @@ struct Shared {
     shelf: Arc<Shelf>,
     client: Client,
     slots: Semaphore,
+    push_slots: Semaphore,
 }
 
 impl Store {
@@ -50,7 +52,9 @@ impl Store {
         let disk = Disk::open(directory)?;
         let shelf = Arc::new(Shelf::open(disk, database::open(database)?)?);
         let slots = Semaphore::new(config.parallel_layers.max(1));
-        Ok(Self { shared: Arc::new(Shared { shelf, client: Client::new(config), slots }) })
+        let push_slots = Semaphore::new(config.parallel_uploads.max(1));
+        let client = Client::new(config);
+        Ok(Self { shared: Arc::new(Shared { shelf, client, slots, push_slots }) })
     }
 
     /// Fetches an image. `platform` chooses from an index (none: this host's), `auth` is shown to
@@ -77,6 +81,37 @@ impl Store {
             progress: &progress,
         };
         pull.run(auth).await
+    }
+
+    /// Sends an image to the registry of its name: `reference` is the repository and the tag, or all its tags if it has
+    /// none. Gives each tag's manifest digest. Needs a tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+        auth: Option<Auth>,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Vec<(String, Digest)>, PushError> {
+        let push = Push {
+            shelf: &self.shared.shelf,
+            client: &self.shared.client,
+            slots: &self.shared.push_slots,
+            reference,
+            platform,
+            progress: &progress,
+        };
+        push.run(auth).await
+    }
+
+    /// What the registry of a name has under it.
+    ///
+    /// # Errors
+    /// See [`PullError`].
+    pub async fn look(&self, reference: &Reference, auth: Option<Auth>) -> Result<RemoteImage, PullError> {
+        remote::look(&self.shared.client, reference, auth).await
     }
 
     /// Asks a registry (`host[:port]`, a URL, or nothing for docker.io) whether it takes a login. Gives

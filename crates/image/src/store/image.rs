@@ -177,3 +177,16 @@ pub struct HistoryEntry {
     /// A remark.
     pub comment: String,
 }
+
+/// What a registry has under a name.
+#[derive(Debug, Clone)]
+pub struct RemoteImage {
+    /// Of the manifest or index.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: crate::digest::Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What there is an image for.
+    pub platforms: Vec<crate::platform::Platform>,
+}

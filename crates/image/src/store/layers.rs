@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::erofs::Reader;
 use crate::layer::{Converted, LayerError, Limits, Lower, Source, convert};
 
+use super::blobs;
 use super::database::{self, LayerRow};
 use super::disk::{Disk, Temporary};
 use super::error::{OpenError, StoreError};
@@ -225,6 +226,9 @@ impl Shelf {
             database::remove_layer(&state.connection, &key)?;
             self.disk.remove_layer(&key)?;
             removed.extend(row.map(|row| row.diff_id));
+        }
+        if !removed.is_empty() {
+            blobs::sweep(&state.connection)?;
         }
         merged::sweep(&self.disk, &state.connection)?;
         Ok(removed)

@@ -1,5 +1,6 @@
 //! The images on this host: what is there, and every way in and out.
 
+mod blobs;
 mod changes;
 mod commit;
 mod database;
@@ -16,15 +17,17 @@ mod made;
 mod merged;
 mod names;
 mod pull;
+mod push;
+mod remote;
 mod save;
 mod time;
 
 pub use error::{
     CommitError, ImportError, LoadError, LoginError, LookupError, MergeError, OpenError, PullError,
-    RemoveError, SaveError, StoreError, TagError,
+    PushError, RemoveError, SaveError, StoreError, TagError,
 };
 pub use handle::Store;
 pub use image::{
     CommitRequest, HistoryEntry, Image, ImageUse, ImportRequest, Layer, LoadedImage, MergedLayers,
-    PullOutcome, Removed, RootAttributes,
+    PullOutcome, RemoteImage, Removed, RootAttributes,
 };

@@ -20,6 +20,7 @@ use crate::registry::{
     endpoints, is_index, parse_index, parse_manifest,
 };
 
+use super::blobs::{self, Blob};
 use super::database::{self, LayerRow, NewImage};
 use super::error::{PullError, StoreError};
 use super::image::PullOutcome;
@@ -495,7 +496,7 @@ impl Pull<'_> {
             now: now(),
         };
         let mut state = self.shelf.state();
-        Ok(self.write(&mut state.connection, &new, found).map_err(StoreError::Database)?)
+        Ok(self.write(&mut state.connection, &new, found, layers).map_err(StoreError::Database)?)
     }
 
     /// The transaction of [`Self::commit`].
@@ -504,12 +505,18 @@ impl Pull<'_> {
         connection: &mut Connection,
         new: &NewImage<'_>,
         found: &Found,
+        layers: &[(LayerRow, Hold)],
     ) -> rusqlite::Result<bool> {
         let repository = self.reference.repository();
         let transaction = connection.transaction()?;
         let known = database::by_digest(&transaction, &repository, &found.digest)? == Some(new.id);
         database::add_image(&transaction, new)?;
         database::set_digest(&transaction, &repository, &found.digest, &new.id)?;
+        for (layer, (row, _)) in found.parsed.layers.iter().zip(layers) {
+            let Descriptor { digest, size, media_type, .. } = layer.clone();
+            let blob = Blob { digest, media_type, size };
+            blobs::remember(&transaction, &row.diff_id, &repository, &blob, new.now)?;
+        }
         let moved = match (self.reference.tag(), self.reference.digest()) {
             (Some(tag), None) => database::set_tag(&transaction, &repository, tag, &new.id, new.now)?,
             _ => false,
@@ -554,38 +561,45 @@ impl Pull<'_> {
         }
     }
 
-    /// A registry's failure, in docker's words where it has some.
+    /// A registry's failure.
     fn failed(&self, registry: &str, error: RegistryError) -> PullError {
-        let repository = || self.reference.familiar_name();
+        PullError::of_registry(self.reference, registry, error)
+    }
+}
+
+impl PullError {
+    /// A registry's failure, in docker's words where it has some.
+    pub(super) fn of_registry(reference: &Reference, registry: &str, error: RegistryError) -> Self {
+        let repository = || reference.familiar_name();
         if let RegistryError::Content { problem, url } = &error {
-            return PullError::Verification { what: url.clone(), problem: problem.clone() };
+            return Self::Verification { what: url.clone(), problem: problem.clone() };
         }
         if let Some(refusal) = error.refusal() {
             let denied = "requested access to the resource is denied";
             match (refusal.status, refusal.code.as_str()) {
                 (403, _) | (_, "DENIED") => {
                     let message = format!("denied: {}", refusal.words(denied));
-                    return PullError::Denied { repository: repository(), message };
+                    return Self::Denied { repository: repository(), message };
                 }
-                (401, _) => return PullError::Unauthorized(refusal.words("authentication required")),
+                (401, _) => return Self::Unauthorized(refusal.words("authentication required")),
                 (_, "NAME_UNKNOWN") => {
                     let message = refusal.words("repository name not known to registry");
-                    return PullError::NameUnknown { repository: repository(), message };
+                    return Self::NameUnknown { repository: repository(), message };
                 }
                 (404, "" | "MANIFEST_UNKNOWN") if error.to_string().contains("/manifests/") => {
-                    let reference = self.reference.to_string();
-                    return PullError::ManifestUnknown {
-                        reference,
-                        message: refusal.words("manifest unknown"),
-                    };
+                    let reference = reference.to_string();
+                    return Self::ManifestUnknown { reference, message: refusal.words("manifest unknown") };
                 }
                 (429, _) => {
-                    return PullError::TooManyRequests(refusal.words("the registry's rate limit is reached"));
+                    return Self::TooManyRequests(refusal.words("the registry's rate limit is reached"));
                 }
                 _ => {}
             }
         }
-        PullError::Registry { registry: registry.to_owned(), source: error }
+        if matches!(error, RegistryError::NoLogin { .. }) {
+            return Self::Unauthorized("authentication required".to_owned());
+        }
+        Self::Registry { registry: registry.to_owned(), source: error }
     }
 }
 

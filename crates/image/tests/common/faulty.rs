@@ -87,7 +87,7 @@ fn serve(stream: &TcpStream, handler: &Handler, seen: &Mutex<Vec<Request>>) {
         let mut line = Vec::new();
         // A TLS client says hello in binary; it is told that this is not TLS.
         match reader.by_ref().take(1).read_to_end(&mut line) {
-            Ok(1) if line[0] == b'G' || line[0] == b'P' => {}
+            Ok(1) if matches!(line[0], b'G' | b'H' | b'P') => {}
             _ => return,
         }
         if reader.read_until(b'\n', &mut line).is_err() {

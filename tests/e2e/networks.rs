@@ -13,9 +13,14 @@ pub fn cases() -> Vec<Case> {
         an_internal_network_has_no_way_out,
         networks_are_listed_inspected_and_removed,
         an_address_of_ones_own_and_ipv6,
+        a_running_container_comes_onto_a_network_and_leaves_it,
+        what_cannot_be_connected_is_refused,
     ]
     .to_vec();
-    cases.extend(case_list![Own: a_network_outlives_the_daemon]);
+    cases.extend(case_list![Own:
+        a_network_outlives_the_daemon,
+        ports_and_names_follow_a_container_from_network_to_network,
+    ]);
     cases
 }
 
@@ -142,5 +147,96 @@ fn a_network_outlives_the_daemon() {
     engine.hyper(&["rm", "-f", "web"]).run().ok();
     engine.settles();
     engine.hyper(&["network", "rm", "mine"]).run().ok();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn a_running_container_comes_onto_a_network_and_leaves_it(s: &Session) {
+    let (one, two) = (network(s, &[]), network(s, &["--ipv6"]));
+    let web = s.background(&["--network", &one.name], "busybox:latest", &SERVE);
+    let client = s.background(&["--network", &two.name], "busybox:latest", &["sleep", "1000"]);
+    let fetch = |name: &str| {
+        s.run(&["exec", &client.name, "timeout", "5", "wget", "-qO-", &format!("http://{name}/")])
+    };
+    assert_ne!(fetch(&web.name).code, 0);
+    s.run(&["network", "connect", "--alias", "late", &two.name, &web.name]).ok();
+    fetch("late").ok().prints(PAGE);
+    fetch(&web.name).ok().prints(PAGE);
+    let networks = s.inspect(&web.name)["NetworkSettings"]["Networks"].clone();
+    let six = networks[&two.name]["GlobalIPv6Address"].as_str().unwrap().to_owned();
+    fetch(&format!("[{six}]")).ok().prints(PAGE);
+    let shown =
+        s.run(&["exec", &web.name, "sh", "-c", "ip -o addr show dev eth1; ls /sys/class/net"]).ok().out();
+    assert!(shown.contains(networks[&two.name]["IPAddress"].as_str().unwrap()), "{shown}");
+    assert!(shown.ends_with("eth0\neth1\nlo\n"), "no other NIC is seen: {shown}");
+    let again = s.run(&["network", "connect", &two.name, &web.name]);
+    assert!(again.code == 1 && again.err().contains("already exists in network"), "{again}");
+
+    s.run(&["network", "disconnect", &two.name, &web.name]).ok();
+    assert_ne!(fetch("late").code, 0);
+    assert!(s.inspect(&web.name)["NetworkSettings"]["Networks"].get(&two.name).is_none());
+    let shown = s.run(&["exec", &web.name, "ls", "/sys/class/net"]).ok().out();
+    assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
+    let again = s.run(&["network", "disconnect", &two.name, &web.name]);
+    assert!(again.code == 1 && again.err().contains("is not connected to"), "{again}");
+
+    // What was connected while it ran, it is connected to when it starts again.
+    s.run(&["network", "connect", &two.name, &web.name]).ok();
+    s.run(&["network", "disconnect", &one.name, &web.name]).ok();
+    fetch(&web.name).ok().prints(PAGE);
+    s.run(&["restart", "-t", "0", &web.name]).ok();
+    wait_until("it serves again", || fetch(&web.name).out() == PAGE);
+    let networks = s.inspect(&web.name)["NetworkSettings"]["Networks"].clone();
+    assert_eq!(networks.as_object().unwrap().keys().collect::<Vec<_>>(), [&two.name]);
+}
+
+fn what_cannot_be_connected_is_refused(s: &Session) {
+    let mine = network(s, &[]);
+    let refused = |words: &[&str], text: &str| {
+        let output = s.run(&[&["network"], words].concat());
+        assert!(output.code == 1 && output.err().contains(text), "{words:?}: {output}");
+    };
+    let alone = s.background(&["--network", "none"], "busybox:latest", &["sleep", "1000"]);
+    refused(&["connect", &mine.name, &alone.name], "private (none) mode");
+    let web = s.background(&[], "busybox:latest", &["sleep", "1000"]);
+    let joined = format!("container:{}", web.name);
+    let joined = s.background(&["--network", &joined], "busybox:latest", &["sleep", "1000"]);
+    refused(&["connect", &mine.name, &joined.name], "sharing network namespace");
+    refused(&["connect", "nosuch", &web.name], "network nosuch not found");
+    refused(&["connect", &mine.name, "nosuch"], "No such container");
+    refused(&["connect", "host", &web.name], "host network");
+    refused(&["connect", "--ip", "192.0.2.1", &mine.name, &web.name], "no configured subnet");
+    refused(&["disconnect", &mine.name, &web.name], "is not connected to");
+}
+
+fn ports_and_names_follow_a_container_from_network_to_network() {
+    let engine = Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() });
+    let hyper = |words: &[&str]| engine.hyper(words).run();
+    hyper(&["network", "create", "mine"]).ok();
+    hyper(&[&["run", "-d", "--name", "db", "--network", "mine", "busybox:latest"][..], &SERVE].concat()).ok();
+    // On the default network names are not known; then it comes onto the other, and they are.
+    hyper(&[&["run", "-d", "--name", "web", "-p", "8080:80", "busybox:latest"][..], &SERVE].concat()).ok();
+    let page =
+        || engine.lab.world.sh("timeout 5 busybox wget -qO- http://203.0.113.2:8080/ 2>/dev/null || true");
+    wait_until("the published port answers", || page() == PAGE);
+    let of_db = || hyper(&["exec", "web", "timeout", "5", "wget", "-qO-", "http://db/"]);
+    assert_ne!(of_db().code, 0);
+    hyper(&["network", "connect", "mine", "web"]).ok();
+    of_db().ok().prints(PAGE);
+    hyper(&["network", "disconnect", "bridge", "web"]).ok();
+    of_db().ok().prints(PAGE);
+    wait_until("the published port leads to the other network", || page() == PAGE);
+    let local = || engine.sh("timeout 5 busybox wget -qO- http://127.0.0.1:8080/").run().out();
+    assert_eq!(local(), PAGE);
+    // The next daemon finds all of it.
+    engine.kill_daemon();
+    engine.start_daemon();
+    of_db().ok().prints(PAGE);
+    wait_until("the published port answers", || page() == PAGE);
+    hyper(&["network", "connect", "bridge", "web"]).ok();
+    hyper(&["network", "disconnect", "mine", "web"]).ok();
+    wait_until("the published port leads back", || page() == PAGE && local() == PAGE);
+    hyper(&["rm", "-f", "web", "db"]).ok();
+    engine.settles();
+    hyper(&["network", "rm", "mine"]).ok();
     assert_eq!(engine.finish(), Vec::<String>::new());
 }

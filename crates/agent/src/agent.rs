@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -86,6 +87,8 @@ struct Container {
     rootfs: RefCell<Option<Rootfs>>,
     volumes: RefCell<Held>,
     directory: PathBuf,
+    /// Its text files by their paths in it: where each lies, and what was written to it last.
+    texts: RefCell<BTreeMap<String, (PathBuf, String)>>,
     paused: Cell<bool>,
     filter: Option<Rc<Filter>>,
     works: Works,
@@ -165,6 +168,7 @@ impl Agent {
             Request::Pause(id) => self.freeze(&id, true).await?,
             Request::Resume(id) => self.freeze(&id, false).await?,
             Request::Update { id, resources } => self.update(&id, resources)?,
+            Request::Rewrite { id, files } => self.rewrite(&id, files)?,
             Request::Sync => rustix::fs::sync(),
             Request::Shutdown => self.shut_down().await,
             Request::ReadOutput { .. } | Request::WriteInput(_) | Request::Files(_) => {
@@ -314,6 +318,7 @@ impl Agent {
             rootfs: RefCell::new(Some(rootfs)),
             volumes: RefCell::new(held),
             directory,
+            texts: RefCell::default(),
             paused: Cell::new(false),
             filter,
             works: Works::default(),
@@ -345,10 +350,12 @@ impl Agent {
         container.devices.replace(Some(devices));
         let start = steps::since("filter devices", start);
         let files = write_files(&container.directory, files)?;
+        let places = files.iter().map(|(path, (place, _))| (path.clone(), place.clone())).collect();
+        container.texts.replace(files);
         let root = container.rootfs.borrow().as_ref().map(|rootfs| rootfs.path().to_owned());
         let root = root.ok_or_else(|| Failed::wrong_state("the container has no root filesystem"))?;
         let volumes = container.volumes.borrow().places.clone();
-        let plan = root::Plan::new(spec, root, files, &volumes)?;
+        let plan = root::Plan::new(spec, root, places, &volumes)?;
         let names = own_names(spec);
         steps::since("plan files", start);
         let place = Place::New {
@@ -442,6 +449,26 @@ impl Agent {
                 container.devices.borrow().as_ref(),
             )?;
             container.devices.replace(Some(devices));
+        }
+        Ok(())
+    }
+
+    /// Gives text files another content, where the container has not changed them.
+    fn rewrite(&self, id: &str, files: BTreeMap<String, String>) -> Result<(), Failed> {
+        let container = self.container(id)?;
+        let mut texts = container.texts.borrow_mut();
+        for (path, content) in files {
+            let (file, written) = texts
+                .get_mut(&path)
+                .ok_or_else(|| Failed::not_found(format!("{path} is no file that was put there")))?;
+            // Bound into the container, whose file it is: its content alone changes, and nothing beyond a bound is read.
+            let mut now = String::new();
+            let most = written.len() as u64 + 1;
+            let read = fs::File::open(&*file).and_then(|file| file.take(most).read_to_string(&mut now));
+            if read.is_ok() && now == *written {
+                write_file(&path, file, &content)?;
+                *written = content;
+            }
         }
         Ok(())
     }
@@ -541,20 +568,24 @@ fn check_id(id: &str) -> Result<(), Failed> {
 fn write_files(
     directory: &Path,
     files: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, PathBuf>, Failed> {
+) -> Result<BTreeMap<String, (PathBuf, String)>, Failed> {
     if files.len() > MAX_FILES {
         return Err(Failed::invalid(format!("{} files, at most {MAX_FILES} are allowed", files.len())));
     }
     let mut written = BTreeMap::new();
     for (index, (path, content)) in files.iter().enumerate() {
-        if content.len() > MAX_FILE {
-            return Err(Failed::invalid(format!("the file {path} is longer than {MAX_FILE} bytes")));
-        }
         let file = directory.join(format!("file-{index}"));
-        fs::write(&file, content).attempt(|| format!("write the file {path}"))?;
-        written.insert(path.clone(), file);
+        write_file(path, &file, content)?;
+        written.insert(path.clone(), (file, content.clone()));
     }
     Ok(written)
+}
+
+fn write_file(path: &str, file: &Path, content: &str) -> Result<(), Failed> {
+    if content.len() > MAX_FILE {
+        return Err(Failed::invalid(format!("the file {path} is longer than {MAX_FILE} bytes")));
+    }
+    fs::write(file, content).attempt(|| format!("write the file {path}"))
 }
 
 /// Host and domain name that a specification wants when they are not the pod's.

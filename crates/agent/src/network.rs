@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Device number of a network device on the virtio bus (`linux/virtio_ids.h`).
 const VIRTIO_NET: &str = "0x0001";
 
+/// The driver of such devices.
+const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
+
 /// The loopback interface's index, in every network namespace.
 const LOOPBACK: u32 = 1;
 
@@ -33,10 +36,15 @@ pub(crate) fn bring_up_loopback() -> Result<(), Failed> {
     netlink.set_link(LOOPBACK, &Link { up: true, ..Link::default() }).attempt(failed)
 }
 
-/// Sets up interfaces; what is already so stays.
+/// Makes the interfaces these; what is already so stays.
 pub(crate) async fn configure(interfaces: &[Interface]) -> Result<(), Failed> {
     if interfaces.len() > MAX_INTERFACES {
         return Err(Failed::invalid(format!("{} interfaces, at most {MAX_INTERFACES}", interfaces.len())));
+    }
+    for (slot, (device, path)) in (0..).zip(nics()) {
+        if path.join("net").exists() && interfaces.iter().all(|interface| interface.slot != slot) {
+            drive(&device, false)?;
+        }
     }
     if interfaces.is_empty() {
         return Ok(());
@@ -44,6 +52,11 @@ pub(crate) async fn configure(interfaces: &[Interface]) -> Result<(), Failed> {
     let netlink = Netlink::open().attempt(|| "reach the kernel's network configuration".to_owned())?;
     for interface in interfaces {
         let mac = check(interface)?;
+        if let Some((device, path)) = nics().get(interface.slot as usize)
+            && !path.join("driver").exists()
+        {
+            drive(device, true)?;
+        }
         let mut current = None;
         until(PATIENCE, || {
             current = interface_of_slot(interface.slot);
@@ -82,11 +95,10 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(mac)
 }
 
-/// Name that the interface in a slot has now: the slots are the virtio network devices in their bus's order.
-fn interface_of_slot(slot: u32) -> Option<String> {
-    let mut nics: Vec<(u32, PathBuf)> = fs::read_dir("/sys/bus/virtio/devices")
-        .ok()?
-        .flatten()
+/// The slots: the virtio network devices in their bus's order, each with its name and where it is described.
+fn nics() -> Vec<(String, PathBuf)> {
+    let devices = fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten();
+    let mut nics: Vec<(u32, PathBuf)> = devices
         .filter(|device| {
             fs::read_to_string(device.path().join("device")).is_ok_and(|id| id.trim() == VIRTIO_NET)
         })
@@ -96,8 +108,20 @@ fn interface_of_slot(slot: u32) -> Option<String> {
         })
         .collect();
     nics.sort();
+    nics.into_iter().map(|(number, path)| (format!("virtio{number}"), path)).collect()
+}
+
+/// Name that the interface in a slot has now.
+fn interface_of_slot(slot: u32) -> Option<String> {
+    let nics = nics();
     let (_, device) = nics.get(slot as usize)?;
     fs::read_dir(device.join("net")).ok()?.flatten().next()?.file_name().into_string().ok()
+}
+
+/// Gives a NIC its driver, or takes it away, and its interface with it.
+fn drive(device: &str, driven: bool) -> Result<(), Failed> {
+    let verb = if driven { "bind" } else { "unbind" };
+    fs::write(format!("{DRIVER}/{verb}"), device).attempt(|| format!("{verb} the driver of the NIC {device}"))
 }
 
 fn apply(netlink: &Netlink, wanted: &Interface, current: &str, mac: [u8; 6]) -> Result<(), Failed> {

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::db::Durability;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Result};
-use crate::networks::Placed;
+use crate::networks::{NETWORKS_MAX, NETWORKS_WITH_SHARE_MAX};
 use crate::options::{PodOptions, PodRecord};
 use crate::registry::{Pod, Vm};
 use crate::shim::{self, Shim};
@@ -210,16 +210,20 @@ impl Shared {
             let mut record = pod.lock();
             // Given back whatever fails from here on.
             record.endpoint = endpoint.as_ref().ok().cloned().flatten();
+            record.slot = 0;
             record.endpoints = endpoints.as_ref().ok().cloned().unwrap_or_default();
         }
-        let (shim, endpoint, endpoints) = (shim?, endpoint?, endpoints?);
+        let (shim, _, _) = (shim?, endpoint?, endpoints?);
         {
             let mut record = pod.lock();
             record.up = true;
         }
         let record = pod.record();
-        config.interfaces = interfaces(endpoint.as_ref(), &endpoints);
+        config.interfaces = interfaces(&record);
         config.share = shares;
+        if shares {
+            config.nic_slots = config.nic_slots.min(NETWORKS_WITH_SHARE_MAX);
+        }
         let configured = shim.configure(&config).await;
         let booted = async {
             configured?;
@@ -254,6 +258,10 @@ impl Shared {
             domainname: options.domainname.clone(),
             sysctl: options.sysctl.clone(),
             interfaces: Vec::new(),
+            nic_slots: match options.network || !options.networks.is_empty() {
+                true => NETWORKS_MAX,
+                false => 0,
+            },
             autostop,
             boot_timeout_ms: BOOT_TIMEOUT.as_millis() as u64,
             templates: self.templates.directory_for(options.template),
@@ -343,24 +351,26 @@ pub(crate) fn make_pod_dir(dir: &Path) -> Result<()> {
     })
 }
 
-/// A pod's interfaces in the order of its NICs, of which one has the default route.
-fn interfaces(default: Option<&Endpoint>, placed: &[Placed]) -> Vec<TapInterface> {
-    let elsewhere = placed.iter().any(|place| place.gateway);
-    let first = default.map(|endpoint| (endpoint, !elsewhere));
-    let all = first.into_iter().chain(placed.iter().map(|place| (&place.endpoint, place.gateway)));
-    let numbered = |(number, (endpoint, gateway)): (usize, (&Endpoint, bool))| {
+/// A pod's interfaces, of which one has the default route.
+pub(crate) fn interfaces(pod: &PodRecord) -> Vec<TapInterface> {
+    let elsewhere = pod.endpoints.iter().any(|place| place.gateway);
+    let first = pod.endpoint.iter().map(|endpoint| (pod.slot, endpoint, !elsewhere));
+    let others = pod.endpoints.iter().map(|place| (place.slot, &place.endpoint, place.gateway));
+    let made = first.chain(others).map(|(slot, endpoint, gateway)| {
         let mut interface = interface(endpoint);
-        interface.name = format!("eth{number}");
+        interface.slot = slot;
+        interface.name = format!("eth{slot}");
         if !gateway {
             interface.gateways.clear();
         }
         interface
-    };
-    all.enumerate().map(numbered).collect()
+    });
+    made.collect()
 }
 
 pub(crate) fn interface(endpoint: &Endpoint) -> TapInterface {
     TapInterface {
+        slot: 0,
         tap: endpoint.tap.clone(),
         name: INTERFACE.to_owned(),
         mac: endpoint.mac.to_string(),

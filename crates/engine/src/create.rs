@@ -212,7 +212,7 @@ impl Engine {
             hostname,
             domainname: options.domainname.clone(),
             sysctl,
-            network: options.network == NetworkMode::Bridge,
+            network: options.on_bridge(),
             networks: self.shared.pod_networks(options),
             kernel: annotation(KERNEL_ANNOTATION),
             hypervisor: annotation(HYPERVISOR_ANNOTATION),
@@ -233,6 +233,7 @@ impl Engine {
             created,
             options: pod,
             endpoint: None,
+            slot: 0,
             endpoints: Vec::new(),
             up: false,
         })))

@@ -24,7 +24,7 @@ use crate::options::{ContainerOptions, ContainerRecord, PodRecord, State};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema from its index to the next version; never edited, only appended to.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     // 1: pods and the containers in them
     "CREATE TABLE pods (
          id TEXT PRIMARY KEY,
@@ -63,6 +63,8 @@ const MIGRATIONS: [&str; 5] = [
          record TEXT NOT NULL
      ) STRICT;
      ALTER TABLE pods ADD COLUMN endpoints TEXT NOT NULL DEFAULT '[]';",
+    // 6: the NIC slot of a pod's place on the default network
+    "ALTER TABLE pods ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// How long the exit code of a container that removed itself can be asked for: longer than a client needs to find a
@@ -184,7 +186,9 @@ impl Db {
         let connection = self.lock();
         let read = |error| EngineError::system("state database: cannot read records", error);
         let mut statement = connection
-            .prepare("SELECT id, name, explicit, created_ns, options, endpoint, up, endpoints FROM pods")
+            .prepare(
+                "SELECT id, name, explicit, created_ns, options, endpoint, up, endpoints, slot FROM pods",
+            )
             .map_err(read)?;
         let pods = statement
             .query_map([], pod_of_row)
@@ -464,11 +468,12 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
 fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
     connection
         .execute(
-            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up, endpoints)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up, endpoints, slot)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (id) DO UPDATE SET
                  name = excluded.name, explicit = excluded.explicit, options = excluded.options,
-                 endpoint = excluded.endpoint, up = excluded.up, endpoints = excluded.endpoints",
+                 endpoint = excluded.endpoint, up = excluded.up, endpoints = excluded.endpoints,
+                 slot = excluded.slot",
             params![
                 pod.id,
                 pod.name,
@@ -477,7 +482,8 @@ fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
                 to_json(&pod.options)?,
                 pod.endpoint.as_ref().map(to_json).transpose()?,
                 pod.up,
-                to_json(&pod.endpoints)?
+                to_json(&pod.endpoints)?,
+                pod.slot
             ],
         )
         .map(drop)
@@ -496,6 +502,7 @@ fn pod_of_row(row: &Row<'_>) -> rusqlite::Result<PodRecord> {
         },
         up: row.get(6)?,
         endpoints: from_json(row, 7)?,
+        slot: row.get(8)?,
     })
 }
 
@@ -535,6 +542,7 @@ mod tests {
             created: Timestamp(5),
             options: PodOptions { vcpus: 2, ..PodOptions::default() },
             endpoint: None,
+            slot: 0,
             endpoints: Vec::new(),
             up: false,
         }

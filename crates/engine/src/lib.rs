@@ -13,6 +13,7 @@ mod admission;
 mod attach;
 mod boot;
 mod clock;
+mod connect;
 mod create;
 mod db;
 mod doctor;

@@ -25,12 +25,16 @@ pub(crate) async fn files(
     pod: &PodRecord,
 ) -> Result<BTreeMap<String, String>> {
     let hostname = &pod.options.hostname;
-    Ok([
+    let mut files = BTreeMap::from([
         ("/etc/hostname".to_owned(), format!("{hostname}\n")),
         ("/etc/hosts".to_owned(), hosts(record, pod)?),
         ("/etc/resolv.conf".to_owned(), resolv_conf(engine, record, pod).await?),
-    ]
-    .into())
+    ]);
+    // What the caller puts there takes their place.
+    for point in &record.options.mounts.points {
+        files.remove(&point.target);
+    }
+    Ok(files)
 }
 
 fn hosts(record: &ContainerRecord, pod: &PodRecord) -> Result<String> {
@@ -129,6 +133,7 @@ mod tests {
                 address6: None,
                 gateway6: None,
             }),
+            slot: 0,
             endpoints: Vec::new(),
             up: true,
         }

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::clock::Timestamp;
-use crate::db::Durability;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
 use crate::events::Event;
@@ -19,11 +18,15 @@ use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodOptions}
 use crate::registry::{Container, Pod};
 
 /// Networks that a pod can be on: the NIC slots of a VM.
-pub(crate) const NETWORKS_MAX: usize = 4;
+pub(crate) const NETWORKS_MAX: u32 = 4;
+/// The same where the VM shares files of the host: one slot less.
+pub(crate) const NETWORKS_WITH_SHARE_MAX: u32 = 3;
 /// User-defined networks of an instance: their numbers have three hexadecimal digits.
 const NUMBERS: u16 = 1 << 12;
 /// Names that are not to be had.
-const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
+pub(crate) const PREDEFINED: [&str; 4] = [BRIDGE, "host", "none", "default"];
+/// The default network.
+pub(crate) const BRIDGE: &str = "bridge";
 /// Most bytes of a bridge's name (`IFNAMSIZ` less the NUL).
 const LINK_NAME_MAX: usize = 15;
 
@@ -105,6 +108,9 @@ pub struct Placed {
     pub network: String,
     /// The default route leads here.
     pub gateway: bool,
+    /// NIC slot.
+    #[serde(default)]
+    pub slot: u32,
     /// The place.
     pub endpoint: Endpoint,
 }
@@ -171,7 +177,7 @@ impl Networks {
     }
 }
 
-fn forbidden(message: impl Into<String>) -> EngineError {
+pub(crate) fn forbidden(message: impl Into<String>) -> EngineError {
     EngineError::new(Kind::Forbidden, message)
 }
 
@@ -319,8 +325,37 @@ impl Net {
         self.record.request.options.get(HOST_BINDING).cloned().filter(|address| address != "0.0.0.0")
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.record.request.name
+    }
+
+    /// Checks what is asked for of a place on this network.
+    pub(crate) fn check(&self, endpoint: &EndpointOptions) -> Result<()> {
+        let config = &self.config;
+        let outside = endpoint.address.is_some_and(|address| !config.subnet.contains(&address))
+            || endpoint
+                .address6
+                .is_some_and(|address| config.subnet6.is_none_or(|net| !net.contains(&address)));
+        match outside {
+            true => Err(EngineError::invalid(
+                "invalid config for network: invalid endpoint settings:\nno configured subnet or ip-range contain the IP \
+                 address",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives a pod a place.
+    pub(crate) async fn attach(
+        &self,
+        shared: &Shared,
+        pod: &str,
+        wanted: &EndpointOptions,
+    ) -> Result<Endpoint> {
+        let mac = wanted.mac.as_ref().map(|mac| mac.parse()).transpose();
+        let mac = mac.map_err(|error| EngineError::system("cannot use the MAC address", error))?;
+        let wanted = Wanted { address: wanted.address, address6: wanted.address6, mac };
+        self.user(shared).await?.attach(pod, wanted).await.map_err(EngineError::from)
     }
 }
 
@@ -372,7 +407,7 @@ impl Engine {
         self.shared.db.put_network(record.clone()).await?;
         let id = record.id.clone();
         self.shared.networks.load(vec![record.clone()])?;
-        self.shared.network_event(&record, "create", None);
+        self.shared.network_event(&id, &record.request.name, "create", None);
         Ok(id)
     }
 
@@ -491,7 +526,7 @@ impl Engine {
         net.user(&self.shared).await?.reconcile(&[]).await?;
         self.shared.db.remove_network(&record.id).await?;
         self.shared.networks.lock().remove(&record.id);
-        self.shared.network_event(&record, "destroy", None);
+        self.shared.network_event(&record.id, &record.request.name, "destroy", None);
         Ok(record)
     }
 
@@ -523,117 +558,6 @@ impl Engine {
     }
 }
 
-impl Engine {
-    /// Puts a container that does not run on a network.
-    ///
-    /// # Errors
-    /// It runs, shares its pod, is there already, or cannot be on a network.
-    pub async fn connect_network(
-        &self,
-        network: &str,
-        container: &str,
-        endpoint: EndpointOptions,
-    ) -> Result<()> {
-        let container = self.shared.registry.find(container)?;
-        let _transition = container.transition.lock().await;
-        let net = self.change_of(network, &container)?;
-        let (id, name) = (net.record.id.clone(), net.name().to_owned());
-        let mut options = container.lock().options.clone();
-        if options.endpoints.contains_key(&id) {
-            let name = container.lock().name.clone();
-            return Err(forbidden(format!(
-                "endpoint with name {name} already exists in network {}",
-                net.name()
-            )));
-        }
-        options.endpoints.insert(name, endpoint);
-        for other in options.endpoints.keys().cloned().collect::<Vec<_>>() {
-            // Those that are known already are by their ids, which lead to themselves.
-            self.shared.networks.find(&other)?;
-        }
-        resolve(&self.shared, &mut options)?;
-        self.change_networks(&container, options).await?;
-        self.shared.network_event(&net.record, "connect", Some(&container.id));
-        Ok(())
-    }
-
-    /// Takes a container that does not run off a network.
-    ///
-    /// # Errors
-    /// It runs, shares its pod, or is not on the network.
-    pub async fn disconnect_network(&self, network: &str, container: &str, _force: bool) -> Result<()> {
-        let container = self.shared.registry.find(container)?;
-        let _transition = container.transition.lock().await;
-        let net = self.change_of(network, &container)?;
-        let mut options = container.lock().options.clone();
-        if options.endpoints.remove(&net.record.id).is_none() {
-            return Err(forbidden(format!(
-                "container {} is not connected to network {}",
-                container.id,
-                net.name()
-            )));
-        }
-        if let NetworkMode::Named(name) = &options.network
-            && self.shared.networks.find(name).is_ok_and(|mode| mode.record.id == net.record.id)
-        {
-            return Err(EngineError::unsupported(format!(
-                "disconnecting a container from {name}, the network it was made with, is not supported yet"
-            )));
-        }
-        self.change_networks(&container, options).await?;
-        self.shared.network_event(&net.record, "disconnect", Some(&container.id));
-        Ok(())
-    }
-
-    /// The network of a change that can be made.
-    fn change_of(&self, network: &str, container: &Container) -> Result<Arc<Net>> {
-        if PREDEFINED.contains(&network) {
-            return Err(EngineError::unsupported(format!(
-                "connecting to or disconnecting from network {network} is not supported yet"
-            )));
-        }
-        let net = self.shared.networks.find(network)?;
-        let record = container.record();
-        if matches!(record.options.network, NetworkMode::Container(_)) {
-            return Err(EngineError::invalid(
-                "container sharing network namespace with another container or host cannot be connected to any other \
-                 network",
-            ));
-        }
-        if record.options.network == NetworkMode::None {
-            return Err(EngineError::invalid(
-                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-            ));
-        }
-        if record.state.is_running() {
-            return Err(EngineError::unsupported(
-                "changing the networks of a running container is not supported yet: stop it first",
-            ));
-        }
-        if self.shared.registry.in_pod(&record.pod).len() > 1 {
-            return Err(EngineError::unsupported(
-                "changing the networks of a pod with several containers is not supported yet",
-            ));
-        }
-        Ok(net)
-    }
-
-    async fn change_networks(&self, container: &Container, options: ContainerOptions) -> Result<()> {
-        let pod = self.shared.registry.pod(&container.lock().pod.clone())?;
-        let vm = pod.vm.lock().await;
-        if vm.shim.is_some() {
-            return Err(EngineError::conflict("the container's pod is still running"));
-        }
-        let mut record = pod.record();
-        record.options.networks = self.shared.pod_networks(&options);
-        self.shared.db.set_options(&container.id, &options, Durability::Synced).await?;
-        self.shared.db.put_pod(record.clone(), Durability::Synced).await?;
-        pod.lock().options = record.options;
-        container.lock().options = options;
-        Ok(())
-    }
-}
-
 /// Makes the ids of networks of the names that the caller wrote, and checks what can be checked before a start.
 pub(crate) fn resolve(shared: &Shared, options: &mut ContainerOptions) -> Result<()> {
     let find = |name: &str| {
@@ -646,17 +570,7 @@ pub(crate) fn resolve(shared: &Shared, options: &mut ContainerOptions) -> Result
     let mut endpoints = BTreeMap::new();
     for (name, endpoint) in std::mem::take(&mut options.endpoints) {
         let net = find(&name)?;
-        let config = &net.config;
-        let outside = endpoint.address.is_some_and(|address| !config.subnet.contains(&address))
-            || endpoint
-                .address6
-                .is_some_and(|address| config.subnet6.is_none_or(|net| !net.contains(&address)));
-        if outside {
-            return Err(EngineError::invalid(
-                "invalid config for network: invalid endpoint settings:\nno configured subnet or ip-range contain the IP \
-                 address",
-            ));
-        }
+        net.check(&endpoint)?;
         endpoints.insert(net.record.id.clone(), endpoint);
     }
     if let NetworkMode::Named(name) = &options.network {
@@ -666,12 +580,21 @@ pub(crate) fn resolve(shared: &Shared, options: &mut ContainerOptions) -> Result
     if !endpoints.is_empty() && matches!(options.network, NetworkMode::None | NetworkMode::Container(_)) {
         return Err(EngineError::invalid("conflicting options: networks and the network mode"));
     }
-    if endpoints.len() + usize::from(options.network == NetworkMode::Bridge) > NETWORKS_MAX {
+    options.endpoints = endpoints;
+    check_count(options)
+}
+
+/// Checks that a pod's VM has a NIC for each network.
+pub(crate) fn check_count(options: &ContainerOptions) -> Result<()> {
+    let (most, why) = match options.mounts.needs_share() {
+        true => (NETWORKS_WITH_SHARE_MAX, " with volumes or bind mounts"),
+        false => (NETWORKS_MAX, ""),
+    };
+    if options.endpoints.len() + usize::from(options.on_bridge()) > most as usize {
         return Err(EngineError::invalid(format!(
-            "a container can be on at most {NETWORKS_MAX} networks: its virtual machine has no more NICs"
+            "a container{why} can be on at most {most} networks: its virtual machine has no more NICs"
         )));
     }
-    options.endpoints = endpoints;
     Ok(())
 }
 
@@ -690,18 +613,16 @@ impl Shared {
     }
 
     /// Tells listeners about a network.
-    pub(crate) fn network_event(&self, record: &NetworkRecord, action: &str, container: Option<&str>) {
-        let mut attributes = BTreeMap::from([
-            ("name".to_owned(), record.request.name.clone()),
-            ("type".to_owned(), "bridge".to_owned()),
-        ]);
+    pub(crate) fn network_event(&self, id: &str, name: &str, action: &str, container: Option<&str>) {
+        let mut attributes =
+            BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), "bridge".to_owned())]);
         if let Some(container) = container {
             attributes.insert("container".to_owned(), container.to_owned());
         }
         self.events.publish(Event {
             kind: "network",
             action: action.to_owned(),
-            actor: record.id.clone(),
+            actor: id.to_owned(),
             attributes,
             time: Timestamp::now(),
         });
@@ -718,22 +639,12 @@ impl Shared {
             let missing = || EngineError::new(Kind::System, format!("network {id} not found"));
             nets.push((self.networks.by_id(id).ok_or_else(missing)?, wanted));
         }
-        // Docker's choice: of those with a way out the first by name.
-        let ways = nets.iter().filter(|(net, _)| !net.config.internal).map(|(net, _)| net.name());
-        let way = ways.chain(options.network.then_some("bridge")).min().unwrap_or_default().to_owned();
         let mut placed: Vec<Placed> = Vec::new();
-        for (net, wanted) in nets {
-            let attached = async {
-                let mac = wanted.mac.as_ref().map(|mac| mac.parse()).transpose();
-                let mac = mac.map_err(|error| EngineError::system("cannot use the MAC address", error))?;
-                let wanted = Wanted { address: wanted.address, address6: wanted.address6, mac };
-                let user = net.user(self).await?;
-                user.attach(pod, wanted).await.map_err(EngineError::from)
-            };
-            match attached.await {
+        // The default network has the first slot.
+        for (slot, (net, wanted)) in (u32::from(options.network)..).zip(nets) {
+            match net.attach(self, pod, wanted).await {
                 Ok(endpoint) => {
-                    let gateway = net.name() == way;
-                    placed.push(Placed { network: net.record.id.clone(), gateway, endpoint });
+                    placed.push(Placed { network: net.record.id.clone(), gateway: false, slot, endpoint });
                 }
                 Err(error) => {
                     self.detach_networks(pod, placed).await;
@@ -741,7 +652,22 @@ impl Shared {
                 }
             }
         }
+        self.choose_gateway(options.network, &mut placed);
         Ok(placed)
+    }
+
+    /// Decides where the default route leads, as docker does: of the networks with a way out to the first by name. None
+    /// of these has it where that is the default one.
+    pub(crate) fn choose_gateway(&self, bridge: bool, placed: &mut [Placed]) {
+        let way_out = |place: &Placed| {
+            let net = self.networks.by_id(&place.network)?;
+            (!net.config.internal).then(|| net.name().to_owned())
+        };
+        let ways = placed.iter().filter_map(way_out);
+        let way = ways.chain(bridge.then(|| BRIDGE.to_owned())).min();
+        for place in placed {
+            place.gateway = way.is_some() && way_out(place) == way;
+        }
     }
 
     /// Takes a pod's places back.

@@ -92,6 +92,8 @@ pub struct ContainerOptions {
     pub storage_size: Option<u64>,
     /// The network.
     pub network: NetworkMode,
+    /// Connected to the default network, or taken off it, whatever its mode is.
+    pub bridge: Option<bool>,
     /// User-defined networks, by id; as the caller named them until the container is made.
     pub endpoints: BTreeMap<String, EndpointOptions>,
     /// Names.
@@ -470,10 +472,19 @@ pub struct PodRecord {
     pub options: PodOptions,
     /// Its place in the network while it has one.
     pub endpoint: Option<Endpoint>,
+    /// NIC slot of that place.
+    pub slot: u32,
     /// Its places on user-defined networks while it has them.
     pub endpoints: Vec<Placed>,
     /// A shim may be running for it.
     pub up: bool,
+}
+
+impl ContainerOptions {
+    /// Whether it is on the default network, by itself.
+    pub fn on_bridge(&self) -> bool {
+        self.bridge.unwrap_or(self.network == NetworkMode::Bridge)
+    }
 }
 
 impl PodRecord {

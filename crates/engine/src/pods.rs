@@ -91,6 +91,7 @@ impl Engine {
                 labels: request.labels,
             },
             endpoint: None,
+            slot: 0,
             endpoints: Vec::new(),
             up: false,
         };

@@ -1,12 +1,15 @@
 //! The shim's small service of its own, on the pod's socket.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use hyper_protocol::agent::{Process, Stats};
 use hyper_protocol::files::Files;
 use hyper_protocol::port::{PortRequest, Published};
-use hyper_protocol::shim::{Identity, Phase, PodReply, PodRequest, PodState, Position, Session, files};
+use hyper_protocol::shim::{
+    Identity, Phase, PodReply, PodRequest, PodState, Position, Session, TapInterface, files,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -132,6 +135,22 @@ pub(crate) async fn wake(dir: &Path, identity: Identity) -> Result<()> {
     let request = PodRequest::Wake(Box::new(identity));
     let answer = tokio::time::timeout(WAKING, ask(dir, &request)).await;
     match answer.map_err(|_| EngineError::new(Kind::System, "a resting VM does not wake up"))?? {
+        (PodReply::Done, _) => Ok(()),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Makes these the interfaces of a running pod.
+pub(crate) async fn set_interfaces(dir: &Path, interfaces: Vec<TapInterface>) -> Result<()> {
+    match ask(dir, &PodRequest::Interfaces(interfaces)).await? {
+        (PodReply::Done, _) => Ok(()),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Gives text files of a container another content, where it has not changed them.
+pub(crate) async fn rewrite(dir: &Path, container: &str, files: BTreeMap<String, String>) -> Result<()> {
+    match ask(dir, &PodRequest::Rewrite { container: container.to_owned(), files }).await? {
         (PodReply::Done, _) => Ok(()),
         _ => Err(unexpected()),
     }

@@ -194,6 +194,7 @@ impl Shared {
         let record = {
             let mut record = pod.lock();
             record.endpoint.clone_from(&spare.endpoint);
+            record.slot = 0;
             record.up = true;
             record.clone()
         };
@@ -367,6 +368,7 @@ impl Shared {
             created: Timestamp::now(),
             options,
             endpoint,
+            slot: 0,
             endpoints: Vec::new(),
             up: true,
         };

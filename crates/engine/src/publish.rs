@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
-use crate::options::{ContainerOptions, ContainerRecord, NetworkMode};
+use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodRecord};
 use crate::podsock;
 use crate::registry::{Container, Pod};
 use crate::shim::Shim;
@@ -181,6 +181,29 @@ impl Engine {
         container.lock().state.ports = published;
         container.forwards.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&forwards);
         self.shared.forwards.add(&forwards).await.map_err(EngineError::from)
+    }
+
+    /// Leads a running container's ports to where its pod's default route is now.
+    pub(crate) async fn redirect_ports(&self, container: &Container, pod: &PodRecord) -> Result<()> {
+        let ports = container.lock().state.ports.clone();
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let mut new = Vec::new();
+        if let Some(endpoint) = pod.primary() {
+            let dir = self.places().pod(&pod.id);
+            let to = endpoint.address.addr().into();
+            podsock::publish(&dir, &container.id, to, Vec::new())
+                .await?
+                .map_err(|(_, why)| EngineError::new(Kind::System, why))?;
+            new = forwards(&ports, endpoint.address);
+        }
+        let old = std::mem::replace(
+            &mut *container.forwards.lock().unwrap_or_else(PoisonError::into_inner),
+            new.clone(),
+        );
+        self.shared.forwards.remove(&old).await?;
+        self.shared.forwards.add(&new).await.map_err(EngineError::from)
     }
 
     /// Docker's words for a port that is not to be had.

@@ -228,6 +228,11 @@ impl Engine {
         {
             tracing::warn!(error = %error.report(), "cannot bring the network up");
         }
+        for pod in self.shared.registry.pods() {
+            if let Err(error) = self.settle_interfaces(&pod).await {
+                tracing::warn!(pod = pod.id, error = %error.report(), "its networks are not what they should be");
+            }
+        }
         self.restart_all().await;
     }
 }

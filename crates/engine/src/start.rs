@@ -238,14 +238,7 @@ impl Engine {
                 mtime: root.mtime,
                 mtime_nanoseconds: root.mtime_nanoseconds,
             }),
-            files: {
-                let mut files = names::files(self, record, pod).await?;
-                // What the caller puts there takes their place.
-                for point in &options.mounts.points {
-                    files.remove(&point.target);
-                }
-                files
-            },
+            files: names::files(self, record, pod).await?,
             stdin: options.open_stdin,
             stdin_once: options.stdin_once,
             log,

@@ -157,6 +157,7 @@ impl Engine {
             vcpus: size::vcpus(request.nano_cpus, shared.accelerated())?,
             memory_mib: size::memory_mib(request.memory)?,
             hostname: "template".to_owned(),
+            network: !request.isolated,
             kernel: request.kernel,
             hypervisor: request.hypervisor,
             ..PodOptions::default()
@@ -339,6 +340,7 @@ fn clear_unfinished(root: &Path) {
 /// Stands for an interface: the template has the slot, the clone the interface.
 fn slot() -> TapInterface {
     TapInterface {
+        slot: 0,
         tap: String::new(),
         name: String::new(),
         mac: String::new(),

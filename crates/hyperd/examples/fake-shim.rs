@@ -277,6 +277,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     agent_rss: None,
                     sessions: Default::default(),
                     published: Default::default(),
+                    taps: Vec::new(),
                 }),
                 _ => PodReply::Failed { message: "not here".into(), not_found: false },
             };

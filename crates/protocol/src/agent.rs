@@ -23,8 +23,8 @@ pub const INIT_ANNOTATION: &str = "io.hyper.init";
 pub enum Request {
     /// Answers [`Reply::Pong`].
     Ping,
-    /// Makes this guest a certain pod: hostname, network, clock, entropy. Sent once per session; what is
-    /// already so is left alone. Answers [`Reply::Done`].
+    /// Makes this guest a certain pod: hostname, network, clock, entropy. Sent once per session, and when the pod changes;
+    /// what is already so is left alone. Answers [`Reply::Done`].
     Configure(Box<Pod>),
     /// Mounts the root filesystem of a container and prepares its namespaces and cgroup. Answers
     /// [`Reply::Done`].
@@ -89,6 +89,14 @@ pub enum Request {
     /// Opens the input of a process. Answers [`Reply::Offset`]; then the shim sends from that offset on. The
     /// end of the stream closes the process's standard input.
     WriteInput(Target),
+    /// Gives some of [`Container::files`] another content, where the container has not changed them. Answers
+    /// [`Reply::Done`].
+    Rewrite {
+        /// The container.
+        id: Id,
+        /// Content, by path.
+        files: BTreeMap<String, String>,
+    },
     /// Works on the files of a container; see [`crate::files`].
     Files(Files),
     /// Writes guest filesystems out to their disks. Answers [`Reply::Done`].
@@ -127,7 +135,7 @@ pub struct Pod {
     /// NIS domain name; empty for none.
     #[serde(default)]
     pub domainname: String,
-    /// Network interfaces to set up, beside `lo`, which is always brought up.
+    /// Network interfaces, beside `lo`, which is always brought up. NICs in other slots lose their drivers.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
     /// Kernel parameters of the pod (network and IPC namespaces), by their dotted names.

@@ -73,9 +73,12 @@ pub struct PodConfig {
     /// Kernel parameters of the pod's network and IPC namespaces.
     #[serde(default)]
     pub sysctl: BTreeMap<String, String>,
-    /// Interfaces, in slot order.
+    /// Interfaces.
     #[serde(default)]
     pub interfaces: Vec<TapInterface>,
+    /// NIC slots, at least those that [`PodConfig::interfaces`] need: the others are for [`PodRequest::Interfaces`].
+    #[serde(default)]
+    pub nic_slots: u32,
     /// Stop the VM when the last container has ended.
     pub autostop: bool,
     /// How long the guest may take until its agent answers, in milliseconds.
@@ -92,6 +95,9 @@ pub struct PodConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TapInterface {
+    /// NIC slot, from 0.
+    #[serde(default)]
+    pub slot: u32,
     /// Name of a persistent tap in the shim's network namespace.
     pub tap: String,
     /// Name in the guest.
@@ -337,6 +343,17 @@ pub enum PodRequest {
         /// The ports.
         ports: Vec<PortRequest>,
     },
+    /// Makes these the interfaces of the running pod: connects and disconnects NIC slots, and has the agent set up what is
+    /// new. Answers [`PodReply::Done`]; when it fails all is as before.
+    Interfaces(Vec<TapInterface>),
+    /// Gives text files of a container ([`ContainerConfig::files`]) another content, where the container has not changed
+    /// them. Answers [`PodReply::Done`].
+    Rewrite {
+        /// The container.
+        container: String,
+        /// Content, by path.
+        files: BTreeMap<String, String>,
+    },
     /// Lets a resting pod run, as another than it was configured to be. Answers [`PodReply::Done`] when it is that.
     Wake(Box<Identity>),
 }
@@ -466,6 +483,9 @@ pub struct PodState {
     /// Ports that are published, by container.
     #[serde(default)]
     pub published: BTreeMap<String, Vec<Published>>,
+    /// Taps of its interfaces, while it runs.
+    #[serde(default)]
+    pub taps: Vec<String>,
 }
 
 /// How a VM came up.

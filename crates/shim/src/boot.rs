@@ -1,12 +1,13 @@
 //! From a pod's configuration to a guest whose agent answers.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
-use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig};
+use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig, TapInterface};
 use hyper_vm::qemu::Qemu;
 use hyper_vm::{Hypervisor, Share, Start, Vm, VmConfig, kvm};
 
@@ -101,8 +102,7 @@ pub async fn launch(
     // Before the VM: a tap that is missing is known at once.
     let mut taps = Vec::new();
     for interface in &config.interfaces {
-        let tap = hyper_sys::tap::open(&interface.tap);
-        taps.push(tap.map_err(|error| ShimError::failed("cannot connect the network", &error))?);
+        taps.push((interface.slot, open_tap(interface)?));
     }
     let mut shares = None;
     if config.share {
@@ -116,7 +116,7 @@ pub async fn launch(
     for step in &vm.info().steps {
         timeline.host(step.name, step.start, step.end);
     }
-    for (slot, tap) in (0..).zip(taps) {
+    for (slot, tap) in taps {
         let start = SystemTime::now();
         if let Err(error) = vm.plug_nic(slot, tap).await {
             vm.kill().await;
@@ -127,13 +127,26 @@ pub async fn launch(
     Ok((vm, shares))
 }
 
+/// Opens the tap of an interface.
+///
+/// # Errors
+/// There is none of that name.
+pub fn open_tap(interface: &TapInterface) -> Result<OwnedFd, ShimError> {
+    hyper_sys::tap::open(&interface.tap)
+        .map_err(|error| ShimError::failed("cannot connect the network", &error))
+}
+
+/// NIC slots of a pod's VM.
+pub fn nic_slots(config: &PodConfig) -> u32 {
+    let needed = config.interfaces.iter().map(|interface| interface.slot.saturating_add(1)).max();
+    config.nic_slots.max(needed.unwrap_or(0))
+}
+
 /// What a pod's VM is made of, when it boots.
 ///
 /// # Errors
 /// [`ShimError::Invalid`].
 pub fn vm_config(name: &str, config: &PodConfig) -> Result<VmConfig, ShimError> {
-    let nic_slots = u32::try_from(config.interfaces.len())
-        .map_err(|_| ShimError::Invalid("too many network interfaces".into()))?;
     Ok(VmConfig {
         name: name.to_owned(),
         dir: config.dir.clone(),
@@ -142,7 +155,7 @@ pub fn vm_config(name: &str, config: &PodConfig) -> Result<VmConfig, ShimError> 
         kernel_args: config.kernel_args.clone(),
         vcpus: config.vcpus,
         memory_mib: config.memory_mib,
-        nic_slots,
+        nic_slots: nic_slots(config),
         console_kept: CONSOLE_KEPT,
         start: Start::Boot,
         share: None,
@@ -230,21 +243,25 @@ pub async fn identify(guest: &Guest) -> Option<String> {
 }
 
 fn pod(config: &PodConfig) -> Pod {
-    let interfaces = (0..).zip(&config.interfaces).map(|(slot, interface)| Interface {
-        slot,
+    Pod {
+        hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
+        interfaces: config.interfaces.iter().map(of_guest).collect(),
+        sysctl: config.sysctl.clone(),
+        unix_time_ns: 0,
+        entropy: String::new(),
+    }
+}
+
+/// An interface as the guest sees it.
+pub fn of_guest(interface: &TapInterface) -> Interface {
+    Interface {
+        slot: interface.slot,
         name: interface.name.clone(),
         mac: interface.mac.clone(),
         addresses: interface.addresses.clone(),
         gateways: interface.gateways.clone(),
         mtu: interface.mtu,
-    });
-    Pod {
-        hostname: config.hostname.clone(),
-        domainname: config.domainname.clone(),
-        interfaces: interfaces.collect(),
-        sysctl: config.sysctl.clone(),
-        unix_time_ns: 0,
-        entropy: String::new(),
     }
 }
 

@@ -84,6 +84,7 @@ fn config(bundle: &Path, spec: &Value) -> Result<PodConfig, ShimError> {
         domainname: String::new(),
         sysctl: Default::default(),
         interfaces: vec![],
+        nic_slots: 0,
         autostop: false,
         boot_timeout_ms: BOOT_TIMEOUT_MS,
         templates: None,

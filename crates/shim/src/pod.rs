@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hyper_protocol::agent::{Exit, Request};
-use hyper_protocol::shim::{ExitRecord, Identity, Origin, Phase as Step, PodConfig, PodState};
+use hyper_protocol::shim::{ExitRecord, Identity, Origin, Phase as Step, PodConfig, PodState, TapInterface};
 use hyper_vm::Pausing;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -40,8 +40,10 @@ const CODE_GONE: u32 = 137;
 
 /// A pod that has, or had, a VM.
 pub struct Live {
-    /// Its configuration.
+    /// Its configuration when it was brought up.
     pub config: Arc<PodConfig>,
+    /// Its interfaces now. Held while they are changed.
+    pub interfaces: tokio::sync::Mutex<Vec<TapInterface>>,
     /// The VM and its disks.
     pub machine: Arc<Machine>,
     /// The agent in it.
@@ -297,6 +299,12 @@ impl Pod {
             Phase::Running(live) => live.guest.agent_rss(),
             _ => None,
         };
+        let taps = match &phase {
+            Phase::Running(live) => live.interfaces.try_lock().ok(),
+            _ => None,
+        };
+        let taps =
+            taps.map(|now| now.iter().map(|interface| interface.tap.clone()).collect()).unwrap_or_default();
         let first = self.processes().into_iter().filter(|process| process.target.exec.is_none());
         let counted = first.map(|process| (process.target.container.clone(), process.fanout.sessions()));
         let sessions = counted.filter(|(_, count)| *count > 0).collect();
@@ -310,6 +318,7 @@ impl Pod {
             agent_rss,
             sessions,
             published: self.ports.published(),
+            taps,
         }
     }
 
@@ -420,6 +429,52 @@ impl Pod {
         self.autostop.store(autostop, Ordering::Relaxed);
         self.timeline.since("wake", start);
         Ok(())
+    }
+
+    /// Makes these its interfaces: connects what is new, has the guest follow, and disconnects what is gone.
+    ///
+    /// # Errors
+    /// A tap or a slot is not there, or the guest does not follow; all is as before then.
+    pub async fn set_interfaces(&self, wanted: Vec<TapInterface>) -> Result<(), ShimError> {
+        let live = self.live().await?;
+        let mut now = live.interfaces.lock().await;
+        let has = |all: &[TapInterface], one: &TapInterface| {
+            all.iter().any(|other| (other.slot, &other.tap) == (one.slot, &one.tap))
+        };
+        let fresh: Vec<&TapInterface> = wanted.iter().filter(|interface| !has(&now, interface)).collect();
+        let taken = fresh.iter().find(|one| now.iter().any(|other| other.slot == one.slot));
+        if let Some(interface) = taken {
+            return Err(ShimError::Invalid(format!("NIC slot {} is connected", interface.slot)));
+        }
+        let mut plugged = Vec::new();
+        let followed = async {
+            for interface in &fresh {
+                live.machine.vm.plug_nic(interface.slot, boot::open_tap(interface)?).await?;
+                plugged.push(interface.slot);
+            }
+            let interfaces = wanted.iter().map(boot::of_guest).collect();
+            live.guest.become_pod(|pod| pod.interfaces = interfaces).await
+        }
+        .await;
+        let gone: Vec<u32> = match &followed {
+            Ok(()) => now.iter().filter(|one| !has(&wanted, one)).map(|one| one.slot).collect(),
+            Err(_) => {
+                let interfaces = now.iter().map(boot::of_guest).collect();
+                if let Err(error) = live.guest.become_pod(|pod| pod.interfaces = interfaces).await {
+                    tracing::warn!(%error, "the guest does not go back to the interfaces that it had");
+                }
+                plugged
+            }
+        };
+        for slot in gone {
+            if let Err(error) = live.machine.vm.unplug_nic(slot).await {
+                tracing::warn!(slot, %error, "a NIC slot stays connected");
+            }
+        }
+        if followed.is_ok() {
+            *now = wanted;
+        }
+        followed
     }
 
     /// Stops its VM, giving the guest `grace` to write everything out, and returns when all is recorded.

@@ -3,6 +3,7 @@
 //! One connection is one request: a JSON line each way, and after an attach the streams. Untrusted is nobody here,
 //! for the socket belongs to the owner alone; bounds are kept all the same.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -114,6 +115,12 @@ async fn answer(pod: Arc<Pod>, stream: UnixStream) -> io::Result<()> {
             Ok(Err(taken)) => PodReply::PortTaken { what: taken.what, why: taken.why.to_string() },
             Err(error) => failed(error),
         },
+        PodRequest::Interfaces(wanted) => {
+            pod.set_interfaces(wanted).await.map_or_else(failed, |()| PodReply::Done)
+        }
+        PodRequest::Rewrite { container, files } => {
+            rewrite(&pod, container, files).await.map_or_else(failed, |()| PodReply::Done)
+        }
         PodRequest::Rest => pod.rest().await.map_or_else(failed, |()| PodReply::Done),
         PodRequest::Wake(identity) => pod.wake(*identity).await.map_or_else(failed, |()| PodReply::Done),
         PodRequest::Stats { container } => {
@@ -135,6 +142,13 @@ fn publish(
 ) -> Result<Result<Vec<Published>, PortTaken>, ShimError> {
     pod.container(container)?;
     Ok(pod.ports.publish(container, to, ports))
+}
+
+/// Has the agent give text files of a container another content.
+async fn rewrite(pod: &Pod, container: String, files: BTreeMap<String, String>) -> Result<(), ShimError> {
+    pod.container(&container)?;
+    let live = pod.live().await?;
+    live.guest.repeat(&Request::Rewrite { id: container, files }).await.map(drop)
 }
 
 /// Asks the agent for work on the files of a container.

@@ -223,7 +223,7 @@ async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifes
             version,
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
-            nic_slots: u32::try_from(config.interfaces.len())?,
+            nic_slots: boot::nic_slots(config),
             kernel: config.kernel.clone(),
             kernel_args: config.kernel_args.clone(),
             created_unix_ns: crate::clock::unix_ns(),

@@ -339,6 +339,7 @@ pub fn config(dir: &Path) -> PodConfig {
         domainname: String::new(),
         sysctl: BTreeMap::new(),
         interfaces: vec![],
+        nic_slots: 0,
         autostop: false,
         boot_timeout_ms: 10_000,
         templates: None,

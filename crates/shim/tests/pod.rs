@@ -331,6 +331,7 @@ async fn tap_connects_the_containers_to_the_host() {
     let shim = Shim::start_on_network("pod13", setup).await;
     let mut config = shim.config(&guest);
     config.interfaces.push(TapInterface {
+        slot: 0,
         tap: "tap7".into(),
         name: "eth0".into(),
         mac: "02:42:0a:63:07:02".into(),
@@ -352,6 +353,7 @@ async fn missing_tap_is_told_by_name() {
     let shim = Shim::start("pod14").await;
     let mut config = shim.config(&guest);
     config.interfaces.push(TapInterface {
+        slot: 0,
         tap: "hyper-nosuch".into(),
         name: "eth0".into(),
         mac: "02:42:0a:63:07:02".into(),

@@ -331,11 +331,13 @@ fn networks(info: &ContainerInfo) -> Value {
     let running = info.record.state.is_running();
     let mut networks = Map::new();
     match info.network_mode().as_str() {
-        "bridge" => {
-            networks.insert("bridge".to_owned(), endpoint_value(info.endpoint(), &info.network_id));
-        }
+        // Those are the other container's.
+        mode if mode.starts_with("container:") => return Value::Object(networks),
         "none" => {
             networks.insert("none".to_owned(), endpoint_value(None, &info.network_id));
+        }
+        _ if info.pod.options.network => {
+            networks.insert("bridge".to_owned(), endpoint_value(info.endpoint(), &info.network_id));
         }
         _ => {}
     }

@@ -157,9 +157,10 @@ pub(crate) async fn disconnect(call: Call, reference: &str) -> Result {
     let (engine, reference) = (call.app.engine.clone(), reference.to_owned());
     let mut fields = Fields::of(read_json(call.request).await?, "")?;
     let container = fields.string("Container")?;
-    let force = fields.bool("Force")?;
+    // There is nothing of a container that is not there.
+    fields.bool("Force")?;
     fields.finish()?;
-    to_the_end(async move { engine.disconnect_network(&reference, &container, force).await }).await?;
+    to_the_end(async move { engine.disconnect_network(&reference, &container).await }).await?;
     Ok(empty(StatusCode::OK))
 }
 

@@ -160,7 +160,12 @@ impl Pod {
         if let Some(template) = suspect {
             template.discard();
         }
-        let live = Arc::new(Live { config: config.clone(), machine: machine.clone(), guest });
+        let live = Arc::new(Live {
+            config: config.clone(),
+            interfaces: config.interfaces.clone().into(),
+            machine: machine.clone(),
+            guest,
+        });
         if !self.advance(PodPhase::Booting, Phase::Running(live.clone())) {
             live.guest.end("the pod was stopped");
             vm.kill().await;

@@ -111,6 +111,7 @@ impl Shim {
             domainname: String::new(),
             sysctl: Default::default(),
             interfaces: vec![],
+            nic_slots: 0,
             autostop: false,
             boot_timeout_ms: 60_000,
             templates: None,

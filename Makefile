@@ -11,7 +11,7 @@ BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev patch xz-utils deb
 RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2 mmdebstrap
 
 # To make more images, serve them from a registry, check what we make of them, and set the clock.
-TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio libfaketime
+TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio libfaketime python3-venv
 
 # The peers that the benches compare with (catatonit holds podman's pods together).
 BENCH_PACKAGES := podman runc catatonit

@@ -35,6 +35,7 @@ mod system;
 mod template_faults;
 mod templates;
 mod terminal;
+mod tools;
 mod trees;
 mod upkeep;
 mod volumes;
@@ -69,6 +70,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("crash", crash::cases()),
         ("survival", survival::cases()),
         ("soak", soak::cases()),
+        ("tools", tools::cases()),
         ("restart", restart::cases()),
         ("health", health::cases()),
         ("limits", limits::cases()),

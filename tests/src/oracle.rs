@@ -16,8 +16,10 @@ use crate::instance::Dockerd;
 
 /// The Debian release whose `docker.io` (26.1) it is; bookworm's is a version without much of today's API.
 const RELEASE: &str = "trixie";
-/// What is in the root beside the essential packages.
-const PACKAGES: &str = "docker.io,iproute2,iptables,ca-certificates,procps";
+/// What is in the root beside the essential packages: the daemon, and `docker compose`.
+const PACKAGES: &str = "docker.io,docker-compose,iproute2,iptables,ca-certificates,procps";
+/// Where `docker compose` is in it; it runs by itself as well, and outside of the root.
+const COMPOSE: &str = "usr/libexec/docker/cli-plugins/docker-compose";
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -114,13 +116,19 @@ impl Drop for Oracle {
     }
 }
 
+/// The program `docker-compose`, version 2; the first time it is fetched, which takes a minute or two.
+#[must_use]
+pub fn compose() -> PathBuf {
+    root().join(COMPOSE)
+}
+
 /// The root, made when it is not there yet.
 fn root() -> PathBuf {
     let cache = images::cache();
     fs::create_dir_all(&cache).unwrap();
     let lock = File::create(cache.join("lock-dockerd")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let done = cache.join(format!("dockerd-{RELEASE}"));
+    let done = cache.join(format!("dockerd-{RELEASE}-2"));
     if !done.exists() {
         eprintln!("making a root with {RELEASE}'s docker.io");
         let work = tempfile::tempdir_in(&cache).unwrap();

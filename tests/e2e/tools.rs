@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub fn cases() -> Vec<Case> {
     case_list![Own:
         a_compose_project_goes_up_serves_scales_and_goes_down,
+        a_compose_project_goes_up_and_down_by_version_1,
         testcontainers_start_use_and_remove_redis_and_postgres,
     ]
     .to_vec()
@@ -94,7 +95,10 @@ fn a_compose_project_goes_up_serves_scales_and_goes_down() {
     let before = count().expect("it serves");
     engine.kill_daemon();
     let front = engine.sh("timeout 20 busybox wget -S -qO- http://127.0.0.1:18090/ 2>&1").run();
-    assert!(front.out().contains("HTTP/1.1 "), "the published port answers while no daemon is there: {front}");
+    assert!(
+        front.out().contains("HTTP/1.1 "),
+        "the published port answers while no daemon is there: {front}"
+    );
     engine.start_daemon();
     wait_until_within("it serves", PATIENCE, || count().is_some_and(|now| now > before));
     assert!(run(&["ps", "-q"]).ok().out().lines().count() == 4);
@@ -108,6 +112,50 @@ fn a_compose_project_goes_up_serves_scales_and_goes_down() {
     wait_until_within("the project serves again", PATIENCE, || count().is_some_and(|now| now > before));
     run(&["down", "-t", "2", "--volumes"]).ok();
     assert_eq!(engine.hyper(&["volume", "ls", "-q"]).run().ok().out(), "");
+    engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn a_compose_project_goes_up_and_down_by_version_1() {
+    let root = oracle::compose_1();
+    let engine = Instance::start(Options {
+        images: vec!["busybox:latest", "nginx:latest", "redis:latest"],
+        ..Options::default()
+    });
+    // That version knows no names in the file.
+    let project = PROJECT.replace("name: shop\n", "").replace("18090", "18091");
+    fs::write(engine.directory().join("compose.yaml"), project).unwrap();
+    engine.start_daemon();
+    let run = |arguments: &[&str]| -> Output {
+        let mut command = engine.lab.engine.command();
+        command.args(["unshare", "--mount", "sh", "-c"]);
+        command
+            .arg(r#"root=$1 dir=$2; shift 2; mount --rbind "$dir" "$root/mnt" && exec chroot "$root" "$@""#);
+        command.arg("sh").arg(&root).arg(engine.directory());
+        command.args(["env", "DOCKER_HOST=unix:///mnt/run/hyper.sock", "COMPOSE_HTTP_TIMEOUT=300"]);
+        // There is no docker CLI in that root that it could call.
+        command.arg("COMPOSE_INTERACTIVE_NO_CLI=1");
+        command.args(["docker-compose", "-p", "shop", "-f", "/mnt/compose.yaml", "--ansi=never"]);
+        Cmd::new(command, arguments).timeout(PATIENCE).run()
+    };
+    let count = || {
+        let page = engine.sh("timeout 20 busybox wget -qO- http://127.0.0.1:18091/").run();
+        page.out().trim().trim_start_matches(':').parse::<u32>().ok()
+    };
+    run(&["up", "-d"]).ok();
+    wait_until_within("the project serves", PATIENCE, || count().is_some());
+    run(&["up", "-d", "--scale", "app=2", "--no-recreate"]).ok();
+    assert_eq!(run(&["ps", "-q", "app"]).ok().out().lines().count(), 2);
+    assert!(run(&["exec", "-T", "db", "redis-cli", "get", "hits"]).ok().out().trim().parse::<u32>().is_ok());
+    run(&["stop", "-t", "2"]).ok();
+    run(&["start"]).ok();
+    wait_until_within("the project serves again", PATIENCE, || count().is_some());
+    run(&["down", "-t", "2", "--volumes"]).ok();
+    for left in [&["ps", "-aq"][..], &["volume", "ls", "-q"]] {
+        assert_eq!(engine.hyper(left).run().ok().out(), "");
+    }
+    let networks = engine.hyper(&["network", "ls", "--format", "{{.Name}}"]).run().ok().out();
+    assert_eq!(networks, "bridge\nnone\n");
     engine.settles();
     assert_eq!(engine.finish(), Vec::<String>::new());
 }

@@ -122,29 +122,39 @@ pub fn compose() -> PathBuf {
     root().join(COMPOSE)
 }
 
-/// The root, made when it is not there yet.
-fn root() -> PathBuf {
-    let cache = images::cache();
-    fs::create_dir_all(&cache).unwrap();
-    let lock = File::create(cache.join("lock-dockerd")).unwrap();
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let done = cache.join(format!("dockerd-{RELEASE}-2"));
-    if !done.exists() {
-        eprintln!("making a root with {RELEASE}'s docker.io");
-        let work = tempfile::tempdir_in(&cache).unwrap();
-        make(&work.path().join("root"));
-        fs::rename(work.path().join("root"), &done).unwrap();
-    }
-    done
+/// A root whose `docker-compose` is version 1, which has a directory `mnt` to mount something on.
+#[must_use]
+pub fn compose_1() -> PathBuf {
+    // The last release with it.
+    made_root("compose-bookworm", "bookworm", "docker-compose", |_| {})
 }
 
-fn make(root: &Path) {
-    let status = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=minbase", &format!("--include={PACKAGES}"), RELEASE])
-        .arg(root)
-        .status()
-        .unwrap();
-    assert!(status.success(), "mmdebstrap failed: {status}");
-    fs::create_dir_all(root.join("oldroot")).unwrap();
-    fs::create_dir_all(root.join("var/lib/docker")).unwrap();
+/// The root, made when it is not there yet.
+fn root() -> PathBuf {
+    made_root(&format!("dockerd-{RELEASE}-2"), RELEASE, PACKAGES, |root| {
+        fs::create_dir_all(root.join("oldroot")).unwrap();
+        fs::create_dir_all(root.join("var/lib/docker")).unwrap();
+    })
+}
+
+fn made_root(name: &str, release: &str, packages: &str, finish: impl FnOnce(&Path)) -> PathBuf {
+    let cache = images::cache();
+    fs::create_dir_all(&cache).unwrap();
+    let lock = File::create(cache.join(format!("lock-{name}"))).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let done = cache.join(name);
+    if !done.exists() {
+        eprintln!("making a root with {release}'s {packages}");
+        let work = tempfile::tempdir_in(&cache).unwrap();
+        let root = work.path().join("root");
+        let status = Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=minbase", &format!("--include={packages}"), release])
+            .arg(&root)
+            .status()
+            .unwrap();
+        assert!(status.success(), "mmdebstrap failed: {status}");
+        finish(&root);
+        fs::rename(root, &done).unwrap();
+    }
+    done
 }

@@ -13,6 +13,7 @@ pub fn cases() -> Vec<Case> {
         an_internal_network_has_no_way_out,
         networks_are_listed_inspected_and_removed,
         an_address_of_ones_own_and_ipv6,
+        an_ethernet_address_of_ones_own,
         a_running_container_comes_onto_a_network_and_leaves_it,
         what_cannot_be_connected_is_refused,
     ]
@@ -130,6 +131,17 @@ fn an_address_of_ones_own_and_ipv6(s: &Session) {
     let script = format!("wget -qO- http://{address}/ && wget -qO- http://[{six}]/");
     let line = ["run", "--rm", "--network", &mine.name, "busybox:latest", "sh", "-c", &script];
     s.run(&line).ok().prints(&PAGE.repeat(2));
+}
+
+fn an_ethernet_address_of_ones_own(s: &Session) {
+    let mac = "02:42:00:aa:bb:01";
+    let mine = network(s, &[]);
+    let long = format!("name={},mac-address={mac},alias=other", mine.name);
+    let script = "cat /sys/class/net/eth0/address && wget -qO- http://203.0.113.1/ >/dev/null && echo reached";
+    for flags in [&["--mac-address", mac][..], &["--network", &long]] {
+        let line = [&["run", "--rm"], flags, &["busybox:latest", "sh", "-c", script]].concat();
+        s.run(&line).ok().prints(&format!("{mac}\nreached\n"));
+    }
 }
 
 fn a_network_outlives_the_daemon() {

@@ -274,7 +274,9 @@ impl Shared {
             return Ok(None);
         }
         let network = self.network().await?;
-        Ok(Some(network.reserve(pod).await?))
+        let mac = options.mac.as_ref().map(|mac| mac.parse()).transpose();
+        let mac = mac.map_err(|error| EngineError::system("cannot use the MAC address", error))?;
+        Ok(Some(network.reserve(pod, mac).await?))
     }
 
     pub(crate) async fn attach_network(&self, pod: &str, options: &PodOptions) -> Result<Option<Endpoint>> {

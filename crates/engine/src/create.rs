@@ -213,6 +213,7 @@ impl Engine {
             domainname: options.domainname.clone(),
             sysctl,
             network: options.on_bridge(),
+            mac: options.mac.clone(),
             networks: self.shared.pod_networks(options),
             kernel: annotation(KERNEL_ANNOTATION),
             hypervisor: annotation(HYPERVISOR_ANNOTATION),
@@ -259,6 +260,9 @@ impl Engine {
         }
         if options.network == NetworkMode::None && record.options.network {
             return refused("network");
+        }
+        if options.mac.is_some() && options.mac != record.options.mac {
+            return refused("MAC address");
         }
         let known = |id: &String| record.options.networks.iter().any(|(network, _)| network == id);
         if !options.endpoints.keys().all(known) {

@@ -92,6 +92,8 @@ pub struct ContainerOptions {
     pub storage_size: Option<u64>,
     /// The network.
     pub network: NetworkMode,
+    /// Ethernet address on the default network.
+    pub mac: Option<String>,
     /// Connected to the default network, or taken off it, whatever its mode is.
     pub bridge: Option<bool>,
     /// User-defined networks, by id; as the caller named them until the container is made.
@@ -278,6 +280,9 @@ pub struct PodOptions {
     pub sysctl: BTreeMap<String, String>,
     /// On the bridge network; else without any.
     pub network: bool,
+    /// Its Ethernet address there; `None` for one that follows from the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
     /// User-defined networks by id, in the order of its NICs.
     pub networks: Vec<(String, EndpointOptions)>,
     /// Guest kernel; `None` for the installed one.

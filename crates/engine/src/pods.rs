@@ -84,6 +84,7 @@ impl Engine {
                 domainname: request.domainname,
                 sysctl,
                 network: !request.isolated,
+                mac: None,
                 networks: Vec::new(),
                 kernel: request.kernel,
                 hypervisor: request.hypervisor,

@@ -569,6 +569,7 @@ mod tests {
             domainname: String::new(),
             sysctl: Default::default(),
             network: true,
+            mac: None,
             networks: Vec::new(),
             kernel: None,
             hypervisor: None,

@@ -138,12 +138,13 @@ impl Network {
     ///
     /// # Errors
     /// When the subnet is exhausted or no tap can be made; nothing is left then.
-    pub async fn reserve(&self, pod: &str) -> Result<Endpoint, NetworkError> {
+    pub async fn reserve(&self, pod: &str, mac: Option<MacAddr>) -> Result<Endpoint, NetworkError> {
         let mut state = self.state.lock().await;
         if let Some(endpoint) = state.endpoints.get(pod) {
             return Ok(endpoint.clone());
         }
-        let endpoint = self.endpoint(pod, state.addresses.take()?);
+        let mut endpoint = self.endpoint(pod, state.addresses.take()?);
+        endpoint.mac = mac.unwrap_or(endpoint.mac);
         if let Err(source) = hyper_sys::tap::create(&endpoint.tap, TAP_OWNER) {
             state.addresses.release(endpoint.address.addr());
             return Err(NetworkError::Tap { tap: endpoint.tap, source });
@@ -343,8 +344,7 @@ impl Network {
         let subnet = self.fixed.subnet;
         let expected = self.endpoint(&endpoint.pod, endpoint.address);
         let same = endpoint.address.trunc() == subnet
-            && (&endpoint.tap, endpoint.mac, endpoint.gateway)
-                == (&expected.tap, expected.mac, expected.gateway);
+            && (&endpoint.tap, endpoint.gateway) == (&expected.tap, expected.gateway);
         if same {
             return Ok(());
         }

@@ -261,15 +261,15 @@ fn a_failed_attach_leaves_nothing_and_its_address_is_free_again() {
 fn a_reserved_tap_leads_nowhere_until_it_is_attached_and_goes_with_its_address() {
     isolated("a_reserved_tap_leads_nowhere_until_it_is_attached_and_goes_with_its_address", async || {
         let network = network().await;
-        let reserved = network.reserve("web").await.unwrap();
+        let reserved = network.reserve("web", None).await.unwrap();
         assert_eq!(link_names(), [reserved.tap.as_str()]);
-        assert_eq!(network.reserve("web").await.unwrap(), reserved);
+        assert_eq!(network.reserve("web", None).await.unwrap(), reserved);
         let bridged = || run(&format!("ip -o link show {}", reserved.tap)).contains("master hy3fa9c2");
         assert_eq!(network.attach("web").await.unwrap(), reserved);
         assert!(bridged());
         network.detach(&reserved).await.unwrap();
         // One that was never attached goes just so.
-        let other = network.reserve("db").await.unwrap();
+        let other = network.reserve("db", None).await.unwrap();
         network.detach(&other).await.unwrap();
         assert_eq!(link_names(), ["hy3fa9c2"]);
     });

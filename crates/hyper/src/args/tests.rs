@@ -73,7 +73,7 @@ fn short_flags_combine_and_switches_take_values() {
 
 #[test]
 fn flags_become_the_apis_fields() {
-    let table: [(&[&str], &str, Value); 47] = [
+    let table: [(&[&str], &str, Value); 49] = [
         (&["-e", "A=1", "-e", "HAVE", "-e", "NOPE"], "/Env", json!(["A=1", "HAVE=mine", "NOPE"])),
         (&["-w", "/srv"], "/WorkingDir", json!("/srv")),
         (&["-u", "www-data"], "/User", json!("www-data")),
@@ -128,6 +128,12 @@ fn flags_become_the_apis_fields() {
             "/NetworkingConfig/EndpointsConfig/default/MacAddress",
             json!("02:42:ac:11:00:02"),
         ),
+        (&["--network", "name=n,alias=a,alias=b"], "/HostConfig/NetworkMode", json!("n")),
+        (
+            &["--network", "name=n,alias=a,ip=10.0.0.9", "--network", "m"],
+            "/NetworkingConfig/EndpointsConfig/n/IPAMConfig/IPv4Address",
+            json!("10.0.0.9"),
+        ),
         (&["--pids-limit", "-1"], "/HostConfig/PidsLimit", json!(-1)),
         (&["--oom-score-adj", "-500"], "/HostConfig/OomScoreAdj", json!(-500)),
         (&["--security-opt", "seccomp=unconfined"], "/HostConfig/SecurityOpt", json!(["seccomp=unconfined"])),
@@ -154,7 +160,7 @@ fn flags_become_the_apis_fields() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let table: [(&[&str], &str); 14] = [
+    let table: [(&[&str], &str); 17] = [
         (&["-p", "80:x"], "--publish"),
         (&["--device", "/dev/kvm"], "--device"),
         (&["--gpus", "all"], "--gpus"),
@@ -169,6 +175,9 @@ fn what_is_not_supported_is_refused_by_name() {
         (&["--tmpfs", "rel"], "--tmpfs"),
         (&["--kernel", "/nonexistent"], "--kernel"),
         (&["--mac-address", "02:42:ac:11:00:02", "--network", "none"], "--mac-address"),
+        (&["--network", "alias=a"], "name/target is not set"),
+        (&["--network", "name=n,gw-priority=1"], "gw-priority is not supported"),
+        (&["--network", "name=n,ip=10.0.0.9", "--ip", "10.0.0.8"], "cannot specify both --ip"),
     ];
     for (flags, name) in table {
         let line = [&["run"], flags, &["img"]].concat();

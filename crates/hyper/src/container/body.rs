@@ -75,7 +75,7 @@ pub fn request(
         stop_signal: flags.stop_signal.clone(),
         stop_timeout: flags.stop_timeout,
         healthcheck: flags.health.config()?,
-        networking_config: networking_config(flags, &host_config)?,
+        networking_config: networking_config(flags)?,
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     };
@@ -235,67 +235,109 @@ fn log_config(flags: &ContainerFlags) -> Result<Option<HostConfigLogConfig>, Fla
     Ok(Some(HostConfigLogConfig { typ: flags.log_driver.clone(), config: options }))
 }
 
+/// A value of `--network`: a name, or docker's long form.
+fn parse_network(text: &str) -> Result<(String, EndpointSettings), FlagError> {
+    let bad = |why: String| FlagError::new("network", text, &why);
+    if !text.contains(['=', ',']) {
+        return Ok((text.to_owned(), EndpointSettings::default()));
+    }
+    let (mut name, mut aliases) = (String::new(), Vec::new());
+    let (mut endpoint, mut ipam) = (EndpointSettings::default(), EndpointIpamConfig::default());
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| bad(format!("invalid field {field}")))?;
+        let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
+        match key.as_str() {
+            "name" => value.clone_into(&mut name),
+            "alias" => aliases.push(value.to_owned()),
+            "ip" => ipam.ipv4_address = Some(parse_ip("network", value)?),
+            "ip6" => ipam.ipv6_address = Some(parse_ip("network", value)?),
+            "mac-address" => endpoint.mac_address = Some(parse_mac(value)?),
+            "link-local-ip" | "driver-opt" | "gw-priority" => {
+                return Err(bad(format!("{key} is not supported")));
+            }
+            _ => return Err(bad(format!("invalid field key {key}"))),
+        }
+    }
+    if name.is_empty() {
+        return Err(bad("network name/target is not set".to_owned()));
+    }
+    endpoint.aliases = some(aliases);
+    endpoint.ipam_config = (ipam != EndpointIpamConfig::default()).then_some(ipam);
+    Ok((name, endpoint))
+}
+
 /// The first network is the mode; others come with it.
 fn network_mode(flags: &ContainerFlags) -> Result<String, FlagError> {
-    let mode = flags.network.first().map_or("default", String::as_str);
-    match mode {
-        "host" => Err(FlagError::new("network", mode, "a virtual machine cannot be in the host's network")),
-        "container:" => Err(FlagError::new("network", mode, "name a container")),
-        _ if mode.contains(['=', ',']) => Err(FlagError::new(
-            "network",
-            mode,
-            "the long form is not supported yet: use --ip and --network-alias",
-        )),
-        _ => Ok(mode.to_owned()),
+    let Some(first) = flags.network.first() else { return Ok("default".to_owned()) };
+    let (mode, _) = parse_network(first)?;
+    match mode.as_str() {
+        "host" => Err(FlagError::new("network", first, "a virtual machine cannot be in the host's network")),
+        "container:" => Err(FlagError::new("network", first, "name a container")),
+        _ => Ok(mode),
     }
 }
 
-fn networking_config(
-    flags: &ContainerFlags,
-    host: &HostConfig,
-) -> Result<Option<NetworkingConfig>, FlagError> {
-    let mode = host.network_mode.clone().unwrap_or_default();
-    let asked = flags.mac_address.is_some() || flags.ip.is_some() || flags.ip6.is_some();
-    if !asked && flags.network_alias.is_empty() && flags.network.len() < 2 {
+fn networking_config(flags: &ContainerFlags) -> Result<Option<NetworkingConfig>, FlagError> {
+    let mut networks: Vec<(String, EndpointSettings)> =
+        flags.network.iter().map(|text| parse_network(text)).collect::<Result<_, _>>()?;
+    if networks.is_empty() {
+        networks.push(("default".to_owned(), EndpointSettings::default()));
+    }
+    // The flags beside it speak of the first.
+    let (_, first) = &mut networks[0];
+    let both = |flag: &str, value: &str, what: &str| {
+        Err(FlagError::new(
+            flag,
+            value,
+            &format!("conflicting options: cannot specify both --{flag} and per-network {what}"),
+        ))
+    };
+    if let Some(alias) = flags.network_alias.first() {
+        if first.aliases.is_some() {
+            return both("network-alias", alias, "alias");
+        }
+        first.aliases = Some(flags.network_alias.clone());
+    }
+    let mut ipam = first.ipam_config.take().unwrap_or_default();
+    for (flag, given, place, what) in [
+        ("ip", &flags.ip, &mut ipam.ipv4_address, "IPv4 address"),
+        ("ip6", &flags.ip6, &mut ipam.ipv6_address, "IPv6 address"),
+    ] {
+        let Some(text) = given else { continue };
+        if place.is_some() {
+            return both(flag, text, what);
+        }
+        *place = Some(parse_ip(flag, text)?);
+    }
+    first.ipam_config = (ipam != EndpointIpamConfig::default()).then_some(ipam);
+    if let Some(mac) = &flags.mac_address {
+        if first.mac_address.is_some() {
+            return both("mac-address", mac, "MAC address");
+        }
+        first.mac_address = Some(parse_mac(mac)?);
+    }
+    if networks.len() == 1 && networks[0].1 == EndpointSettings::default() {
         return Ok(None);
     }
-    let alone = mode.starts_with("container:") || mode == "none";
-    let conflict =
-        |flag: &str, value: &str| Err(FlagError::new(flag, value, "conflicts with the network mode"));
-    if let (true, Some(mac)) = (alone, &flags.mac_address) {
-        return conflict("mac-address", mac);
-    }
-    if let (true, Some(alias)) = (alone, flags.network_alias.first()) {
-        return conflict("network-alias", alias);
-    }
-    if let (true, Some(ip)) = (alone, flags.ip.as_ref().or(flags.ip6.as_ref())) {
-        return conflict("ip", ip);
-    }
-    if let (true, Some(second)) = (alone, flags.network.get(1)) {
-        return conflict("network", second);
-    }
-    let address =
-        |flag: &str, text: &Option<String>| text.as_ref().map(|text| parse_ip(flag, text)).transpose();
-    let ipam = EndpointIpamConfig {
-        ipv4_address: address("ip", &flags.ip)?,
-        ipv6_address: address("ip6", &flags.ip6)?,
-        ..EndpointIpamConfig::default()
-    };
-    let endpoint = EndpointSettings {
-        mac_address: flags.mac_address.as_deref().map(parse_mac).transpose()?,
-        aliases: some(flags.network_alias.clone()),
-        ipam_config: (flags.ip.is_some() || flags.ip6.is_some()).then_some(ipam),
-        ..EndpointSettings::default()
-    };
-    let mut endpoints = HashMap::from([(mode, endpoint)]);
-    for other in flags.network.iter().skip(1) {
-        if other == "host" || other == "none" || other.starts_with("container:") || other.contains(['=', ','])
-        {
-            return conflict("network", other);
+    let alone = |name: &str| name == "host" || name == "none" || name.starts_with("container:");
+    if alone(&networks[0].0) {
+        let conflict =
+            |flag: &str, value: &str| Err(FlagError::new(flag, value, "conflicts with the network mode"));
+        if let Some(mac) = &flags.mac_address {
+            return conflict("mac-address", mac);
         }
-        endpoints.entry(other.clone()).or_default();
+        if let Some(alias) = flags.network_alias.first() {
+            return conflict("network-alias", alias);
+        }
+        if let Some(ip) = flags.ip.as_ref().or(flags.ip6.as_ref()) {
+            return conflict("ip", ip);
+        }
+        return conflict("network", flags.network.last().map_or("", String::as_str));
     }
-    Ok(Some(NetworkingConfig { endpoints_config: Some(endpoints) }))
+    if let Some((name, _)) = networks[1..].iter().find(|(name, _)| alone(name)) {
+        return Err(FlagError::new("network", name, "conflicts with the network mode"));
+    }
+    Ok(Some(NetworkingConfig { endpoints_config: Some(networks.into_iter().collect()) }))
 }
 
 fn oom_score(score: i64) -> Result<i64, FlagError> {

@@ -119,9 +119,10 @@ fn read_networking(networking: Value, mac: String, options: &mut ContainerOption
         let refuse = |what: &str, why: &str| {
             Err(ApiError::unsupported(format!("{what} on network {name} is not supported: {why}")))
         };
-        if endpoint.mac.is_some() {
-            return refuse("MacAddress", "there it follows from the address, which the network chooses");
+        if endpoint.mac.is_some() && options.network != NetworkMode::Bridge {
+            return refuse("MacAddress", "the container has no network of its own");
         }
+        options.mac = endpoint.mac;
         if endpoint.address.is_some() || endpoint.address6.is_some() {
             return Err(ApiError::invalid(
                 "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported \
@@ -136,16 +137,20 @@ fn read_networking(networking: Value, mac: String, options: &mut ContainerOption
         }
     }
     if !mac.is_empty() {
-        let NetworkMode::Named(name) = &options.network else {
-            return Err(ApiError::unsupported(
-                "MacAddress is not supported on this network: it follows from the address",
-            ));
-        };
         if mac.parse::<hyper_engine::MacAddr>().is_err() {
             return Err(ApiError::invalid(format!("invalid MAC address: {mac}")));
         }
-        let endpoint = options.endpoints.entry(name.clone()).or_default();
-        endpoint.mac.get_or_insert(mac);
+        match &options.network {
+            NetworkMode::Bridge => options.mac.get_or_insert(mac),
+            NetworkMode::Named(name) => {
+                options.endpoints.entry(name.clone()).or_default().mac.get_or_insert(mac)
+            }
+            NetworkMode::None | NetworkMode::Container(_) => {
+                return Err(ApiError::unsupported(
+                    "MacAddress is not supported: the container has no network of its own",
+                ));
+            }
+        };
     }
     Ok(())
 }

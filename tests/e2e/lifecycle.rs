@@ -268,6 +268,13 @@ fn events_tell_what_happened(s: &Session) {
     for event in ["create", "start", "die", "destroy"] {
         assert!(events.contains(&format!("container {event} ")), "{event} in {events}");
     }
+    let of_networks = ["events", "--since", "5m", "--until", &until, "--filter", "type=network"];
+    let id = events.split_whitespace().find(|word| word.len() == 64).expect("the container's id");
+    let events = s.run(&of_networks).ok().out();
+    for event in ["connect", "disconnect"] {
+        let told = |line: &str| line.contains(&format!("network {event} ")) && line.contains(id);
+        assert!(events.lines().any(told), "{event} of {id} in {events}");
+    }
 }
 
 fn signals_to_the_command_line_reach_the_program(s: &Session) {

@@ -137,7 +137,8 @@ fn an_ethernet_address_of_ones_own(s: &Session) {
     let mac = "02:42:00:aa:bb:01";
     let mine = network(s, &[]);
     let long = format!("name={},mac-address={mac},alias=other", mine.name);
-    let script = "cat /sys/class/net/eth0/address && wget -qO- http://203.0.113.1/ >/dev/null && echo reached";
+    let script =
+        "cat /sys/class/net/eth0/address && wget -qO- http://203.0.113.1/ >/dev/null && echo reached";
     for flags in [&["--mac-address", mac][..], &["--network", &long]] {
         let line = [&["run", "--rm"], flags, &["busybox:latest", "sh", "-c", script]].concat();
         s.run(&line).ok().prints(&format!("{mac}\nreached\n"));

@@ -41,9 +41,11 @@ pub(crate) async fn configure(interfaces: &[Interface]) -> Result<(), Failed> {
     if interfaces.len() > MAX_INTERFACES {
         return Err(Failed::invalid(format!("{} interfaces, at most {MAX_INTERFACES}", interfaces.len())));
     }
-    for (slot, (device, path)) in (0..).zip(nics()) {
-        if path.join("net").exists() && interfaces.iter().all(|interface| interface.slot != slot) {
-            drive(&device, false)?;
+    // Looked for once: every start waits for this.
+    let known = nics();
+    for (slot, (device, path)) in (0..).zip(&known) {
+        if interfaces.iter().all(|interface| interface.slot != slot) && path.join("net").exists() {
+            drive(device, false)?;
         }
     }
     if interfaces.is_empty() {
@@ -52,17 +54,21 @@ pub(crate) async fn configure(interfaces: &[Interface]) -> Result<(), Failed> {
     let netlink = Netlink::open().attempt(|| "reach the kernel's network configuration".to_owned())?;
     for interface in interfaces {
         let mac = check(interface)?;
-        if let Some((device, path)) = nics().get(interface.slot as usize)
-            && !path.join("driver").exists()
-        {
-            drive(device, true)?;
-        }
         let mut current = None;
-        until(PATIENCE, || {
-            current = interface_of_slot(interface.slot);
-            current.is_some()
-        })
-        .await;
+        if let Some((device, path)) = known.get(interface.slot as usize) {
+            current = interface_of(path);
+            if current.is_none() && !path.join("driver").exists() {
+                drive(device, true)?;
+            }
+        }
+        if current.is_none() {
+            until(PATIENCE, || {
+                let (_, path) = nics().into_iter().nth(interface.slot as usize).unwrap_or_default();
+                current = interface_of(&path);
+                current.is_some()
+            })
+            .await;
+        }
         let current =
             current.ok_or_else(|| Failed::not_found(format!("no NIC in slot {}", interface.slot)))?;
         apply(&netlink, interface, &current, mac)?;
@@ -111,10 +117,8 @@ fn nics() -> Vec<(String, PathBuf)> {
     nics.into_iter().map(|(number, path)| (format!("virtio{number}"), path)).collect()
 }
 
-/// Name that the interface in a slot has now.
-fn interface_of_slot(slot: u32) -> Option<String> {
-    let nics = nics();
-    let (_, device) = nics.get(slot as usize)?;
+/// Name that the interface of a NIC has now.
+fn interface_of(device: &Path) -> Option<String> {
     fs::read_dir(device.join("net")).ok()?.flatten().next()?.file_name().into_string().ok()
 }
 

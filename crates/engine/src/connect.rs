@@ -14,7 +14,7 @@ use crate::error::{EngineError, Kind, Result};
 use crate::networks::{
     BRIDGE, EndpointOptions, NETWORKS_MAX, NETWORKS_WITH_SHARE_MAX, Net, Placed, check_count, forbidden,
 };
-use crate::options::{ContainerOptions, NetworkMode, PodRecord};
+use crate::options::{ContainerOptions, ContainerRecord, NetworkMode, PodRecord};
 use crate::registry::{Container, Pod};
 use crate::{names, podsock};
 
@@ -123,6 +123,16 @@ impl Engine {
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             )),
             _ => self.shared.networks.find(network).map(Side::User),
+        }
+    }
+
+    /// Tells listeners that a container that starts is on its networks, or that one that has ended is not any more.
+    pub(crate) fn network_events(&self, record: &ContainerRecord, action: &str) {
+        if record.options.on_bridge() {
+            self.tell_of(&Side::Bridge, action, &record.id);
+        }
+        for net in record.options.endpoints.keys().filter_map(|id| self.shared.networks.by_id(id)) {
+            self.tell_of(&Side::User(net), action, &record.id);
         }
     }
 

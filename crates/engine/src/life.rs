@@ -231,6 +231,7 @@ impl Engine {
         let ran = at.0.saturating_sub(record.state.started_at.unwrap_or(at).0).max(0) / 1_000_000_000;
         let details = [("exitCode", code.to_string()), ("execDuration", ran.to_string())];
         self.shared.container_event(&record, "die", &details);
+        self.network_events(&record, "disconnect");
         self.volume_events(&record, "unmount");
         planned
     }

@@ -65,6 +65,7 @@ impl Engine {
         match self.start_in_pod(container).await {
             Ok(()) => {
                 self.volume_events(&container.record(), "mount");
+                self.network_events(&container.record(), "connect");
                 self.shared.container_event(&container.record(), "start", &[]);
                 self.begin_health(container).await;
                 Ok(())

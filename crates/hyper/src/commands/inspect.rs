@@ -16,7 +16,7 @@ const EXIT_TEMPLATE: i32 = 64;
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Only inspect objects of the given type: container, image or volume
+    /// Only inspect objects of the given type: container, image, network or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     #[command(flatten)]
@@ -43,6 +43,7 @@ enum Kind {
     Any,
     Container,
     Image,
+    Network,
     Volume,
 }
 
@@ -52,8 +53,9 @@ pub async fn inspect(app: &App, args: InspectArgs) -> Outcome {
         None | Some("") => Kind::Any,
         Some("container") => Kind::Container,
         Some("image") => Kind::Image,
+        Some("network") => Kind::Network,
         Some("volume") => Kind::Volume,
-        Some(other @ ("network" | "node" | "service" | "secret" | "config" | "plugin" | "task")) => {
+        Some(other @ ("node" | "service" | "secret" | "config" | "plugin" | "task")) => {
             return Err(Failure::new(format!("inspecting a {other} is not supported yet")));
         }
         Some(other) => return Err(Failure::new(format!("\"{other}\" is not a valid value for --type"))),
@@ -132,6 +134,9 @@ async fn fetch(app: &App, name: &str, kind: Kind, size: bool) -> Result<Bytes, F
     if kind == Kind::Volume {
         return Ok(super::volumes::fetch(app, name).await?);
     }
+    if kind == Kind::Network {
+        return Ok(super::networks::fetch(app, name).await?);
+    }
     if kind != Kind::Image {
         match app.client.bytes(&path("containers", name, "/json")?, query).await {
             Err(error) if kind == Kind::Any && error.is_not_found() => {}
@@ -140,6 +145,9 @@ async fn fetch(app: &App, name: &str, kind: Kind, size: bool) -> Result<Bytes, F
     }
     match app.client.bytes(&path("images", name, "/json")?, &[]).await {
         Err(error) if kind == Kind::Any && is_unknown(&error) => {
+            if let Ok(network) = super::networks::fetch(app, name).await {
+                return Ok(network);
+            }
             if let Ok(volume) = super::volumes::fetch(app, name).await {
                 return Ok(volume);
             }

@@ -290,11 +290,16 @@ fn row(network: &serde_json::Value, no_trunc: bool) -> Row {
     ]
 }
 
+/// A network, as the daemon describes it.
+pub(super) async fn fetch(app: &App, name: &str) -> Result<Bytes, ApiError> {
+    app.client.bytes(&path("networks", name, "")?, &[]).await
+}
+
 /// Shows networks as the daemon describes them.
 pub async fn inspect(app: &App, args: NetworkInspectArgs) -> Outcome {
     let (mut networks, mut failures): (Vec<Bytes>, Vec<Failure>) = (Vec::new(), Vec::new());
     for name in &args.names {
-        match app.client.bytes(&path("networks", name, "")?, &[]).await {
+        match fetch(app, name).await {
             Ok(network) => networks.push(network),
             Err(error) => failures.push(Failure::from(error)),
         }

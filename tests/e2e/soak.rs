@@ -1,4 +1,4 @@
-//! A mixed load while hyperd, shims and VMMs are killed at moments drawn from a seed, which is printed.
+//! A mixed load while hyperd, shims, VMMs and virtiofsd are killed at moments drawn from a seed, which is printed.
 //!
 //! `HYPER_SOAK_KILLS` says how often (200 unless told), `HYPER_SOAK_SEED` repeats the draws of another run. A command
 //! may fail where something was killed around it; what it said when it did not fail must be true, nothing that was
@@ -27,8 +27,14 @@ const PAUSE: Duration = Duration::from_millis(3000);
 const AFTERMATH: Duration = Duration::from_secs(20);
 /// How long a command may take on a machine that is busy with all this.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Containers that live through it all.
-const WITNESSES: usize = 3;
+/// Containers that live through it all, by what they have: nothing of their own, a network and a port, a volume.
+const WITNESSES: [(&[&str], &str); 3] = [
+    (&[], "/kept"),
+    (&["--network", "soaked", "-p", "18099:80"], "/kept"),
+    (&["-v", "soaked:/data"], "/data/kept"),
+];
+/// A network that they come onto and leave.
+const OTHER: &str = "other";
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -105,15 +111,16 @@ impl Soak<'_> {
         None
     }
 
-    /// Kills one of hyperd, a shim or a VMM; whether there was one.
+    /// Kills one of hyperd, a shim, a VMM or a virtiofsd; whether there was one.
     fn kill_one(&self, dice: &mut Dice) -> bool {
         let processes = self.engine.pod_processes();
         let of = |wanted: &dyn Fn(&str) -> bool| -> Vec<i32> {
             processes.iter().filter(|process| wanted(&process.command)).map(|process| process.pid).collect()
         };
-        let candidates = match dice.below(3) {
-            0 => self.engine.daemon_pid().into_iter().collect(),
-            1 => of(&|command| command.contains("qemu-system")),
+        let candidates = match dice.below(7) {
+            0 | 1 => self.engine.daemon_pid().into_iter().collect(),
+            2 | 3 => of(&|command| command.contains("qemu-system")),
+            4 => of(&|command| command.contains("virtiofsd") && !command.contains("containerd-shim-hyper")),
             _ => of(&|command| command.contains("containerd-shim-hyper") && !command.contains("qemu-system")),
         };
         if candidates.is_empty() {
@@ -131,6 +138,8 @@ impl Soak<'_> {
 /// A container that writes numbered lines, and keeps what it is given.
 struct Witness {
     name: String,
+    /// Where it keeps that.
+    place: &'static str,
     /// What it has acknowledged as synced.
     kept: BTreeSet<usize>,
     next: usize,
@@ -141,7 +150,7 @@ const COUNT: &str = "n=0; while :; do n=$((n + 1)); echo line $n; sleep 0.05; do
 impl Witness {
     fn live(mut self, soak: &Soak<'_>, dice: &mut Dice) -> Self {
         while !soak.is_over() {
-            match dice.below(8) {
+            match dice.below(9) {
                 0..=2 => self.keep(soak),
                 3 => self.check_lines(soak),
                 4 => {
@@ -151,6 +160,7 @@ impl Witness {
                 5 => {
                     soak.run(&["restart", "-t", "0", &self.name]);
                 }
+                6 => self.move_network(soak),
                 _ => {
                     if let Some(alive) = soak.run(&["exec", &self.name, "echo", "alive"]) {
                         if alive.out() != "alive\n" {
@@ -168,7 +178,7 @@ impl Witness {
     fn keep(&mut self, soak: &Soak<'_>) {
         let number = self.next;
         self.next += 1;
-        let script = format!("echo {number} >> /kept && sync && echo synced");
+        let script = format!("echo {number} >> {} && sync && echo synced", self.place);
         match soak.run(&["exec", &self.name, "sh", "-c", &script]) {
             Some(output) if output.out() == "synced\n" => {
                 self.kept.insert(number);
@@ -177,6 +187,37 @@ impl Witness {
             None => {
                 soak.run(&["start", &self.name]);
             }
+        }
+    }
+
+    /// Its networks, by name, with its address on each.
+    fn networks(&self, soak: &Soak<'_>) -> Option<Vec<(String, String)>> {
+        let format = "{{range $name, $net := .NetworkSettings.Networks}}{{$name}}={{$net.IPAddress}} {{end}}";
+        let shown = soak.run(&["inspect", "--type", "container", "--format", format, &self.name])?.out();
+        let pair =
+            |pair: &str| pair.split_once('=').map(|(name, address)| (name.to_owned(), address.to_owned()));
+        Some(shown.split_whitespace().filter_map(pair).collect())
+    }
+
+    /// Onto the other network, or off it.
+    fn move_network(&self, soak: &Soak<'_>) {
+        let Some(networks) = self.networks(soak) else { return };
+        let verb = match networks.iter().any(|(name, _)| name == OTHER) {
+            true => "disconnect",
+            false => "connect",
+        };
+        soak.run(&["network", verb, OTHER, &self.name]);
+    }
+
+    /// It has the addresses that it is said to have, and no others.
+    fn check_addresses(&self, soak: &Soak<'_>) {
+        let Some(mut told) = self.networks(soak) else { return };
+        let script = "ip -4 -o addr show scope global | sed 's/.* inet //; s/\\/.*//' | sort";
+        let Some(shown) = soak.run(&["exec", &self.name, "sh", "-c", script]) else { return };
+        told.sort_by(|(_, one), (_, two)| one.cmp(two));
+        let told: Vec<String> = told.into_iter().map(|(_, address)| address).collect();
+        if shown.out().lines().collect::<Vec<_>>() != told {
+            soak.note(format!("{} has {:?}, and is said to have {told:?}", self.name, shown.out()));
         }
     }
 
@@ -198,9 +239,8 @@ impl Witness {
 
     /// Everything that it acknowledged is there.
     fn check_kept(&self, soak: &Soak<'_>) {
-        let Some(kept) = soak.insist(&["exec", &self.name, "sh", "-c", "touch /kept; cat /kept"]) else {
-            return;
-        };
+        let script = format!("touch {place}; cat {place}", place = self.place);
+        let Some(kept) = soak.insist(&["exec", &self.name, "sh", "-c", &script]) else { return };
         let found: BTreeSet<usize> = kept.out().lines().filter_map(|line| line.parse().ok()).collect();
         let lost: Vec<_> = self.kept.difference(&found).collect();
         if !lost.is_empty() {
@@ -269,11 +309,17 @@ fn nothing_is_lost_while_everything_is_killed() {
         last: Mutex::new(None),
         wrong: Mutex::default(),
     };
-    let witnesses: Vec<Witness> = (0..WITNESSES)
-        .map(|number| {
+    for network in ["soaked", OTHER] {
+        engine.hyper(&["network", "create", network]).run().ok();
+    }
+    let witnesses: Vec<Witness> = (0..)
+        .zip(WITNESSES)
+        .map(|(number, (flags, place))| {
             let name = format!("witness{number}");
-            engine.hyper(&["run", "-d", "--name", &name, "busybox:latest", "sh", "-c", COUNT]).run().ok();
-            Witness { name, kept: BTreeSet::new(), next: 0 }
+            let words = ["run", "-d", "--name", &name];
+            let line = [&words, flags, &["busybox:latest", "sh", "-c", COUNT]].concat();
+            engine.hyper(&line).timeout(PATIENCE).run().ok();
+            Witness { name, place, kept: BTreeSet::new(), next: 0 }
         })
         .collect();
     let witnesses = std::thread::scope(|scope| {
@@ -303,6 +349,9 @@ fn nothing_is_lost_while_everything_is_killed() {
             soak.note(format!("{} is said to be {}, alive: {alive}", witness.name, state.trim()));
         }
         witness.check_lines(&soak);
+        if alive {
+            witness.check_addresses(&soak);
+        }
         if !alive {
             soak.insist(&["start", &witness.name]);
         }
@@ -316,5 +365,7 @@ fn nothing_is_lost_while_everything_is_killed() {
     remove.extend(names.iter().map(String::as_str));
     engine.hyper(&remove).timeout(PATIENCE).run().ok();
     engine.settles();
+    engine.hyper(&["network", "rm", "soaked", OTHER]).run().ok();
+    engine.hyper(&["volume", "rm", "soaked"]).run().ok();
     assert_eq!(engine.finish(), Vec::<String>::new(), "seed {seed}");
 }

@@ -282,7 +282,10 @@ fn passers_by(soak: &Soak<'_>, name: &str, dice: &mut Dice) -> usize {
                 }
             }
         }
-        if soak.run(&["inspect", "--type", "container", &own]).is_some() {
+        // It may be there although its command failed.
+        let filter = format!("name=^{own}$");
+        let found = soak.insist(&["ps", "-aq", "--filter", &filter]);
+        if found.is_some_and(|found| !found.out().is_empty()) {
             soak.insist(&["rm", "-f", &own]);
         }
     }

@@ -37,6 +37,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(case_list![Own:
         what_was_synced_survives_the_end_of_vm_shim_and_server,
         a_daemon_killed_while_it_makes_volumes_leaves_them_whole,
+        a_volume_is_on_a_server,
     ]);
     cases
 }
@@ -520,5 +521,71 @@ fn a_daemon_killed_while_it_makes_volumes_leaves_them_whole() {
     hyper(&[&["volume", "rm"], all.lines().collect::<Vec<_>>().as_slice()].concat()).ok();
     let left: Vec<_> = fs::read_dir(engine.root().join("volumes")).unwrap().flatten().collect();
     assert!(left.iter().all(|entry| entry.file_name().to_string_lossy().starts_with('d')), "{left:?}");
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+/// What of NFS-Ganesha is on, and what it exports.
+const GANESHA: &str = "\
+NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }
+NFSv4 { Graceless = true; Only_Numeric_Owners = true; RecoveryBackend = fs; }
+EXPORT { Export_Id = 1; Path = /srv; Pseudo = /srv; Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
+         Protocols = 4; Transports = TCP; FSAL { Name = VFS; } }
+";
+
+/// A server in the world that exports a memory filesystem; it ends with this.
+struct Server(std::process::Child);
+
+impl Server {
+    fn start(engine: &Instance) -> Self {
+        let root = hyper_e2e::oracle::made_root("nfs-bookworm", "bookworm", "nfs-ganesha-vfs", |root| {
+            fs::write(root.join("ganesha.conf"), GANESHA).unwrap();
+            // It looks there for what is mounted.
+            symlink("../proc/self/mounts", root.join("etc/mtab")).unwrap();
+        });
+        let mut command = engine.lab.world.command();
+        command.args(["unshare", "--mount", "sh", "-c"]);
+        command.arg(
+            "mount -t tmpfs srv $1/srv && mount -t tmpfs run $1/run && mkdir -p $1/run/ganesha && mount --bind /proc $1/proc \
+             && exec chroot $1 ganesha.nfsd -F -L /dev/null -f /ganesha.conf -p /run/pid",
+        );
+        Self(command.arg("sh").arg(&root).spawn().expect("nsenter is part of util-linux"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn a_volume_is_on_a_server() {
+    let engine = Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() });
+    let server = Server::start(&engine);
+    let hyper = |words: &[&str]| engine.hyper(words).timeout(Duration::from_secs(180)).run();
+    let options =
+        ["-o", "type=nfs", "-o", "o=addr=203.0.113.1,nfsvers=4.1,soft,timeo=50", "-o", "device=:/srv"];
+    hyper(&[&["volume", "create"][..], &options, &["far"]].concat()).ok();
+    let run = |script: &str| hyper(&["run", "--rm", "-v", "far:/far", "busybox:latest", "sh", "-c", script]);
+    wait_until_within("the server serves", Duration::from_secs(120), || run("true").code == 0);
+    run("echo one >/far/file && chown 7:8 /far/file && mkdir /far/dir").ok();
+    run("cat /far/file && stat -c %u:%g /far/file && grep -c ' /far nfs4 ' /proc/mounts")
+        .ok()
+        .prints("one\n7:8\n1\n");
+    // Two pods at once, one of them reading only; nothing of it is on this host.
+    hyper(&["run", "-d", "--name", "reader", "-v", "far:/far:ro", "busybox:latest", "sleep", "1000"]).ok();
+    run("echo two >/far/file").ok();
+    hyper(&["exec", "reader", "cat", "/far/file"]).ok().prints("two\n");
+    assert_ne!(hyper(&["exec", "reader", "touch", "/far/x"]).code, 0);
+    assert!(!engine.sh("cat /proc/mounts").run().out().contains(" nfs"), "the host has mounted nothing");
+    hyper(&["rm", "-f", "reader"]).ok();
+    // Without the server a start fails in time, and says why.
+    drop(server);
+    let failed = run("true");
+    assert!(failed.code == 125 && failed.err().contains("mount :/srv"), "{failed}");
+    let bad = hyper(&["volume", "create", "-o", "type=nfs", "-o", "device=:/srv", "bad"]);
+    assert!(bad.code == 1 && bad.err().contains("needs the server's address"), "{bad}");
+    hyper(&["volume", "rm", "far"]).ok();
+    engine.settles();
     assert_eq!(engine.finish(), Vec::<String>::new());
 }

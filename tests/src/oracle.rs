@@ -137,7 +137,11 @@ fn root() -> PathBuf {
     })
 }
 
-fn made_root(name: &str, release: &str, packages: &str, finish: impl FnOnce(&Path)) -> PathBuf {
+/// A root of a Debian release with some packages, made when it is not there yet and then kept.
+///
+/// # Panics
+/// It cannot be made.
+pub fn made_root(name: &str, release: &str, packages: &str, finish: impl FnOnce(&Path)) -> PathBuf {
     let cache = images::cache();
     fs::create_dir_all(&cache).unwrap();
     let lock = File::create(cache.join(format!("lock-{name}"))).unwrap();

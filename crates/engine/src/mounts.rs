@@ -105,6 +105,9 @@ pub enum MountSource {
         name: String,
         /// Where its files are.
         driver: VolumeDriver,
+        /// Its files are on a server.
+        #[serde(default)]
+        remote: bool,
         /// The name is ours, and the volume goes with the container.
         anonymous: bool,
     },
@@ -122,7 +125,7 @@ impl MountOptions {
     fn volumes(&self) -> impl Iterator<Item = (&String, VolumeDriver, bool)> {
         self.points.iter().filter_map(|point| match &point.source {
             MountSource::Bind { .. } => None,
-            MountSource::Volume { name, driver, anonymous } => Some((name, *driver, *anonymous)),
+            MountSource::Volume { name, driver, anonymous, .. } => Some((name, *driver, *anonymous)),
         })
     }
 
@@ -145,7 +148,7 @@ impl MountOptions {
     pub(crate) fn needs_share(&self) -> bool {
         self.points.iter().any(|point| match &point.source {
             MountSource::Bind { .. } => true,
-            MountSource::Volume { driver, .. } => *driver == VolumeDriver::Local,
+            MountSource::Volume { driver, remote, .. } => *driver == VolumeDriver::Local && !remote,
         })
     }
 }
@@ -394,8 +397,12 @@ impl Engine {
         let (record, _) = self.shared.make_volume(wanted).await?;
         // Docker's default of a mode that nobody wrote.
         let mode = if mode.is_empty() { "z".to_owned() } else { mode };
-        let source =
-            MountSource::Volume { name: record.name, driver: record.driver, anonymous: source.is_empty() };
+        let source = MountSource::Volume {
+            remote: record.nfs().is_some(),
+            name: record.name,
+            driver: record.driver,
+            anonymous: source.is_empty(),
+        };
         Ok(MountPoint { source, target, subpath, read_only, copy: !no_copy, mode })
     }
 
@@ -426,6 +433,13 @@ impl Engine {
             .volumes
             .find(name)
             .ok_or_else(|| EngineError::new(Kind::System, format!("get {name}: no such volume")))?;
+        if let Some(nfs) = record.nfs() {
+            return Ok(Volume {
+                source: VolumeSource::Nfs(nfs),
+                subpath,
+                populate: copy && !record.is_read_only(),
+            });
+        }
         let place = self.shared.mountpoint(&record);
         Ok(match record.driver {
             VolumeDriver::Disk => Volume { source: VolumeSource::Disk(place), subpath, populate: copy },

@@ -16,6 +16,7 @@ use crate::layer::Journal;
 use crate::options::{ContainerRecord, NetworkMode, Phase};
 use crate::registry::{Container, Counted, PendingAttach, Pod};
 use crate::shim::{Layer, Shim};
+use crate::volumes::find_servers;
 use crate::{logging, names, podsock, spec};
 
 /// Exit code of a container whose start failed for another reason than its program: docker's.
@@ -244,7 +245,11 @@ impl Engine {
             stdin_once: options.stdin_once,
             log,
             pid_of: options.pid_of.clone(),
-            volumes: self.volumes_to_mount(record)?,
+            volumes: {
+                let mut volumes = self.volumes_to_mount(record)?;
+                find_servers(&mut volumes).await?;
+                volumes
+            },
         })
     }
 

@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hyper_protocol::agent::Nfs;
+use hyper_protocol::shim::{Volume, VolumeSource};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -101,6 +104,16 @@ impl VolumeRecord {
             "" => own,
             device => PathBuf::from(device),
         }
+    }
+
+    /// The server whose files it is, for the driver local (`type=nfs,o=addr=…,device=:/path`).
+    pub(crate) fn nfs(&self) -> Option<Nfs> {
+        let kind = self.option("type");
+        (self.driver == VolumeDriver::Local && ["nfs", "nfs4"].contains(&kind)).then(|| Nfs {
+            kind: kind.to_owned(),
+            device: self.option("device").to_owned(),
+            options: self.option("o").to_owned(),
+        })
     }
 
     /// The options say that nobody writes to it.
@@ -498,8 +511,15 @@ fn check_local(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
     if device.is_empty() {
         return Err(EngineError::invalid(format!("create {name}: missing required option: \"device\"")));
     }
-    if kind.starts_with("nfs") {
-        return refused("type=nfs is not supported: the guest's kernel has no NFS");
+    if ["nfs", "nfs4"].contains(&kind) {
+        let addressed =
+            flags.split(',').any(|word| word.strip_prefix("addr=").is_some_and(|addr| !addr.is_empty()));
+        if !addressed || !device.contains(":/") {
+            return Err(EngineError::invalid(format!(
+                "create {name}: type={kind} needs the server's address (o=addr=…) and its path (device=:/path)"
+            )));
+        }
+        return Ok(());
     }
     let words: Vec<&str> = flags.split(',').filter(|word| !word.is_empty()).collect();
     let binds = words.iter().any(|word| ["bind", "rbind"].contains(word));
@@ -516,6 +536,35 @@ fn check_local(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
         return Err(EngineError::invalid(format!(
             "create {name}: device must be an absolute path, not {device:?}"
         )));
+    }
+    Ok(())
+}
+
+/// Makes addresses of servers' names: a guest's kernel asks nobody.
+///
+/// # Errors
+/// A name is nobody's.
+pub(crate) async fn find_servers(volumes: &mut [Volume]) -> Result<()> {
+    for volume in volumes {
+        let VolumeSource::Nfs(nfs) = &mut volume.source else { continue };
+        let mut words: Vec<String> = nfs.options.split(',').map(str::to_owned).collect();
+        for word in &mut words {
+            let Some(name) = word.strip_prefix("addr=").filter(|name| name.parse::<IpAddr>().is_err()) else {
+                continue;
+            };
+            let failed = |error| {
+                EngineError::system(
+                    format!("error resolving passed in network volume address: {name}"),
+                    error,
+                )
+            };
+            let found = tokio::net::lookup_host((name, 0)).await.map_err(failed)?;
+            let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            let best = found.iter().find(|address| address.is_ipv4()).or(found.first());
+            let best = best.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            *word = format!("addr={best}");
+        }
+        nfs.options = words.join(",");
     }
     Ok(())
 }
@@ -577,7 +626,11 @@ mod tests {
         for (list, words) in [
             (vec![("foo", "1")], "invalid option: \"foo\""),
             (vec![("type", "tmpfs")], "missing required option: \"device\""),
-            (vec![("type", "nfs"), ("o", "addr=1.2.3.4"), ("device", ":/x")], "type=nfs is not supported"),
+            (vec![("type", "nfs"), ("o", "nfsvers=4"), ("device", ":/x")], "needs the server's address"),
+            (
+                vec![("type", "cifs"), ("o", "addr=1.2.3.4"), ("device", "//a/x")],
+                "type=cifs is not supported",
+            ),
             (vec![("type", "tmpfs"), ("device", "tmpfs")], "type=tmpfs is not supported"),
             (vec![("type", "none"), ("o", "bind,shared"), ("device", "/x")], "option shared"),
             (vec![("type", "none"), ("o", "bind"), ("device", "x")], "absolute path"),

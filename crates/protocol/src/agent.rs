@@ -229,6 +229,20 @@ pub enum VolumeSource {
     Share(String),
     /// On a disk with an ext4 filesystem, in its directory `data`, which is made at need.
     Ext4(DiskAddress),
+    /// On a server.
+    Nfs(Nfs),
+}
+
+/// Files on a server, as `mount(8)` takes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nfs {
+    /// `nfs` or `nfs4`.
+    pub kind: String,
+    /// `:/path` or `server:/path`.
+    pub device: String,
+    /// Options, separated by commas; `addr` is an IP address.
+    pub options: String,
 }
 
 /// Name of the virtio-fs device with the shared files of the host.

@@ -172,6 +172,8 @@ pub enum VolumeSource {
     },
     /// An image of an ext4 filesystem, for one VM at a time.
     Disk(PathBuf),
+    /// On a server that the guest speaks to.
+    Nfs(crate::agent::Nfs),
 }
 
 /// A log in docker's json-file format.

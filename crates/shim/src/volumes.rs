@@ -29,6 +29,8 @@ enum Opened {
     Share(Source),
     /// Its image is with the other disks.
     Disk,
+    /// The guest's business alone.
+    Nfs(agent::Nfs),
 }
 
 /// Volumes that the guest has.
@@ -59,6 +61,7 @@ impl Volumes {
                     images.push(image);
                     Opened::Disk
                 }
+                VolumeSource::Nfs(nfs) => Opened::Nfs(nfs.clone()),
             };
             all.push((volume.clone(), opened));
         }
@@ -83,6 +86,7 @@ impl Volumes {
                     let address = disks.next().expect("every volume on a disk has had its image plugged");
                     Ok((agent::VolumeSource::Ext4(address), subpath))
                 }
+                Opened::Nfs(nfs) => Ok((agent::VolumeSource::Nfs(nfs), subpath)),
             };
             match put {
                 Ok((source, subpath)) => {

@@ -32,6 +32,22 @@ impl Docker {
         format!("docker -H {} run --rm {IMAGE} true", self.host)
     }
 
+    /// Its command line.
+    pub fn command(&self) -> String {
+        format!("docker -H {}", self.host)
+    }
+
+    /// Starts a container that does nothing; its name.
+    pub fn start(&self, instance: &Instance) -> String {
+        let line = format!("{} run -d {IMAGE} sleep 3600", self.command());
+        instance.sh(&line).run().ok().out().trim().to_owned()
+    }
+
+    /// Removes it.
+    pub fn end(&self, instance: &Instance, name: &str) {
+        instance.sh(&format!("{} rm -f {name}", self.command())).run().ok();
+    }
+
     /// Runs it.
     pub fn run(&self, instance: &Instance) -> Duration {
         let start = Instant::now();

@@ -1,11 +1,12 @@
 //! What the README's numbers come from: ratios against a peer measured in the same run.
 //!
-//! `hyper-bench [start|pod|once|large|idle|engine|size|pull]…` runs the named parts, all without names. dockerd is a peer where
+//! `hyper-bench [start|pod|once|large|idle|engine|ports|copy|size|pull]…` runs the named parts, all without names. dockerd is a peer where
 //! `HYPER_BENCH_DOCKERD` names its socket. Each prints its lines of the
 //! table as it goes: the measure, ours, the peer's, the ratio and the bar. The exit code is 1 when a bar is
 //! missed. Machines are noisy: ours and the peer's runs alternate, and medians are compared.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
+mod data;
 mod docker;
 mod engine;
 mod many;
@@ -24,7 +25,7 @@ use table::Table;
 fn main() -> ExitCode {
     let named: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
-    let parts = ["start", "pod", "once", "large", "idle", "engine", "size", "pull"];
+    let parts = ["start", "pod", "once", "large", "idle", "engine", "ports", "copy", "size", "pull"];
     if let Some(unknown) = named.iter().find(|name| !parts.contains(&name.as_str())) {
         eprintln!("error: no part {unknown}; there are {}", parts.join(", "));
         return ExitCode::from(2);
@@ -49,6 +50,12 @@ fn main() -> ExitCode {
     }
     if wanted("engine") {
         engine::measure(&instance, &mut table);
+    }
+    if wanted("ports") {
+        data::ports(&instance, &mut table);
+    }
+    if wanted("copy") {
+        data::copy(&instance, docker.as_ref(), &mut table);
     }
     if wanted("size") {
         size::measure(&instance, &mut table);

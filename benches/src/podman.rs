@@ -61,6 +61,12 @@ impl Podman {
         instance.sh(&line).run().ok();
     }
 
+    /// Starts a container whose port 80 is published.
+    pub fn publish(&self, instance: &Instance, port: u16, script: &str) {
+        let line = format!("{} run -d -p {port}:80 {IMAGE} sh -c '{script}'", self.storage);
+        instance.sh(&line).run().ok();
+    }
+
     /// Runs `true` in the container that runs.
     pub fn exec(&self, instance: &Instance) -> Duration {
         let line = format!("{} exec exec true", self.storage);

@@ -28,6 +28,12 @@ impl Table {
         );
     }
 
+    /// Our samples and a peer's, without a bar.
+    pub fn beside(&mut self, measure: &str, ours: &[Duration], peer: (&str, &[Duration])) {
+        let ratio = median(ours).as_secs_f64() / median(peer.1).as_secs_f64();
+        println!("| {measure} | {} | {} {} | {ratio:.2} | |", spread(ours), peer.0, spread(peer.1));
+    }
+
     /// A time of ours, at most `bar`.
     pub fn time(&mut self, measure: &str, ours: Duration, bar: Duration) {
         let verdict = self.verdict(ours <= bar);

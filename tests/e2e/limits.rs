@@ -15,6 +15,9 @@ pub fn cases() -> Vec<Case> {
         an_update_gives_another_restart_policy,
         an_init_reaps_what_others_leave,
         an_init_hands_signals_on_and_the_exit_code_back,
+        a_cpuset_is_of_the_vms_processors,
+        limits_of_swap_hold_without_any,
+        rules_for_devices_hold,
     ]
     .to_vec();
     cases.extend(case_list![Hyper: limits_beyond_the_vm_are_refused_while_it_runs]);
@@ -69,6 +72,36 @@ fn limits_beyond_the_vm_are_refused_while_it_runs(s: &Session) {
     s.run(&["exec", &limited.name, "cat", "/sys/fs/cgroup/memory.max"]).ok().prints("314572800\n");
     s.run(&["exec", &limited.name, "nproc"]).ok().prints("2\n");
     assert_eq!(s.inspect(&limited.name)["Hyper"]["Pod"]["MemoryMiB"], 396);
+}
+
+fn a_cpuset_is_of_the_vms_processors(s: &Session) {
+    let script = "grep -c ^processor /proc/cpuinfo; grep Cpus_allowed_list /proc/self/status";
+    let c = s.background(&["--cpuset-cpus", "1"], "busybox:latest", &["sleep", "1000"]);
+    s.run(&["exec", &c.name, "sh", "-c", script]).ok().prints("2\nCpus_allowed_list:\t1\n");
+    assert_eq!(s.inspect(&c.name)["HostConfig"]["CpusetCpus"], "1");
+    s.run(&["update", "--cpuset-cpus", "0-1", &c.name]).ok();
+    s.run(&["exec", &c.name, "sh", "-c", script]).ok().prints("2\nCpus_allowed_list:\t0-1\n");
+    let more = s.run(&["create", "--cpuset-cpus", "4096", "busybox:latest"]);
+    assert!(more.code != 0 && more.err().contains("Requested CPUs are not available"), "{more}");
+}
+
+fn limits_of_swap_hold_without_any(s: &Session) {
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max; grep SwapTotal /proc/meminfo";
+    let run = s
+        .run(&["run", "--rm", "-m", "64m", "--memory-swap", "128m", "busybox:latest", "sh", "-c", script])
+        .ok()
+        .prints("67108864\n67108864\nSwapTotal:             0 kB\n");
+    assert!(run.err().contains("Memory limited without swap"), "{run}");
+    let run = s.run(&["run", "--rm", "--memory-swappiness", "40", "busybox:latest", "true"]).ok();
+    assert!(run.err().contains("swappiness discarded"), "{run}");
+}
+
+fn rules_for_devices_hold(s: &Session) {
+    let script = "mknod /k c 1 11; echo hyper > /k";
+    let plain = s.run(&["run", "--rm", "busybox:latest", "sh", "-c", script]);
+    assert!(plain.code != 0 && plain.err().contains("Operation not permitted"), "{plain}");
+    let rule = ["run", "--rm", "--device-cgroup-rule", "c 1:11 w", "busybox:latest", "sh", "-c", script];
+    s.run(&rule).ok();
 }
 
 fn an_update_gives_another_restart_policy(s: &Session) {

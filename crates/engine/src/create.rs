@@ -11,7 +11,7 @@ use crate::options::{
     ContainerOptions, ContainerRecord, NetworkMode, PodOptions, PodRecord, State, TemplateUse,
 };
 use crate::registry::{Container, Pod};
-use crate::{ids, size, spec, validate};
+use crate::{cpuset, ids, size, spec, validate};
 
 /// Annotation: the pod, by name.
 pub const POD_ANNOTATION: &str = "io.hyper.pod";
@@ -207,7 +207,7 @@ impl Engine {
         let mut sysctl = options.sysctls.clone();
         validate::add_default_sysctls(&mut sysctl);
         let pod = PodOptions {
-            vcpus: size::vcpus(options.resources.nano_cpus, self.shared.accelerated())?,
+            vcpus: size::vcpus_of(&options.resources, self.shared.accelerated())?,
             memory_mib: size::memory_mib(options.resources.memory)?,
             hostname,
             domainname: options.domainname.clone(),
@@ -285,6 +285,12 @@ impl Engine {
                 "memory limit of {} MiB is more than the {} MiB of the pod {name}",
                 limit >> 20,
                 record.options.memory_mib
+            )));
+        }
+        if cpuset::vcpus(&options.resources.cpuset_cpus) > record.options.vcpus {
+            return Err(EngineError::invalid(format!(
+                "Requested CPUs are not available - requested {}, the pod {name} has {}",
+                options.resources.cpuset_cpus, record.options.vcpus
             )));
         }
         if let Some(pid_of) = &options.pid_of {

@@ -14,8 +14,10 @@ mod attach;
 mod boot;
 mod clock;
 mod connect;
+mod cpuset;
 mod create;
 mod db;
+mod devices;
 mod doctor;
 mod engine;
 mod error;
@@ -58,6 +60,7 @@ pub use clock::{Timestamp, human_duration};
 pub use create::{
     CreateRequest, Created, HYPERVISOR_ANNOTATION, KERNEL_ANNOTATION, POD_ANNOTATION, TEMPLATE_ANNOTATION,
 };
+pub use devices::DeviceOptions;
 pub use doctor::{Check, CheckStatus};
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};

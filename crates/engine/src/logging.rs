@@ -90,14 +90,8 @@ impl LogOptions {
         }
         let (max_size, max_files) = rotation(&config)?;
         match driver {
-            "json-file" => {
-                if max_files.is_some_and(|files| files > 1) && max_size.is_none() {
-                    return Err(EngineError::invalid(
-                        "max-file needs max-size: without it no second file is ever begun",
-                    ));
-                }
-                Ok(Self::JsonFile { max_size, max_files: max_files.unwrap_or(1), config })
-            }
+            // Without a size no second file is ever begun, which docker takes, too.
+            "json-file" => Ok(Self::JsonFile { max_size, max_files: max_files.unwrap_or(1), config }),
             "local" => Ok(Self::Local {
                 max_size: max_size.unwrap_or(LOCAL_SIZE),
                 max_files: max_files.unwrap_or(LOCAL_FILES),
@@ -396,7 +390,6 @@ mod tests {
             ("local", &[("max-size", "x")], "max-size"),
             ("local", &[("compress", "true")], "compress"),
             ("json-file", &[("max-file", "0")], "max-file"),
-            ("json-file", &[("max-file", "3")], "needs max-size"),
             ("json-file", &[("mode", "non-blocking")], "mode"),
             ("syslog", &[("syslog-facility", "x")], "facility"),
             ("syslog", &[("syslog-format", "x")], "format"),

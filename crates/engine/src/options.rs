@@ -7,6 +7,7 @@ use hyper_protocol::port::Published;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::devices::DeviceOptions;
 use crate::error::{EngineError, Result};
 use crate::mounts::MountOptions;
 use crate::networks::{EndpointOptions, Placed};
@@ -82,6 +83,12 @@ pub struct ContainerOptions {
     pub resources: Resources,
     /// What it may do.
     pub security: Security,
+    /// Devices.
+    pub devices: DeviceOptions,
+    /// The runtime by the name that the caller gave it, for `inspect`.
+    pub runtime: String,
+    /// The isolation as the caller wrote it, for `inspect`: there is one.
+    pub isolation: String,
     /// Mounts of memory: path to options (`size=64m,mode=1777`).
     pub tmpfs: BTreeMap<String, String>,
     /// Bytes of `/dev/shm`; 0 for [`DEFAULT_SHM_SIZE`].
@@ -173,10 +180,17 @@ pub struct Resources {
     pub cpu_period: i64,
     /// Relative weight.
     pub cpu_shares: i64,
+    /// Processors of the VM that it may use (`0-1,3`); empty for all.
+    pub cpuset_cpus: String,
+    /// Nodes of the VM's memory; there is one.
+    pub cpuset_mems: String,
     /// Bytes of memory.
     pub memory: i64,
-    /// Bytes of memory and swap; there is no swap, so 0, -1 or `memory`.
+    /// Most bytes of memory and swap together: 0 and -1, or at least `memory`. There is no swap, so it never takes more.
     pub memory_swap: i64,
+    /// How readily memory is swapped out, which has no meaning without swap: taken away by the checks, with a warning.
+    #[serde(skip)]
+    pub memory_swappiness: Option<i64>,
     /// Bytes of memory that are kept for it under pressure.
     pub memory_reservation: i64,
     /// Processes; `None`, 0 or negative for no limit.

@@ -1,6 +1,8 @@
 //! How large a pod's VM is.
 
+use crate::cpuset;
 use crate::error::{EngineError, Result};
+use crate::options::Resources;
 
 /// Memory of a VM whose first container has no limit, in MiB.
 pub const DEFAULT_MEMORY_MIB: u32 = 512;
@@ -22,6 +24,14 @@ const MAX_MEMORY_MIB: i64 = 64 << 20;
 /// CPUs of this host.
 pub fn host_cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+}
+
+/// Virtual CPUs for a container's limits; where there are none it matters whether guests are `accelerated`.
+///
+/// # Errors
+/// As [`vcpus`].
+pub(crate) fn vcpus_of(limits: &Resources, accelerated: bool) -> Result<u32> {
+    Ok(vcpus(limits.nano_cpus, accelerated)?.max(cpuset::vcpus(&limits.cpuset_cpus)))
 }
 
 /// Virtual CPUs for a limit in thousand millionths of a CPU; 0 for no limit, where it matters whether guests are

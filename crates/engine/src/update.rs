@@ -8,7 +8,7 @@ use crate::error::{EngineError, Result};
 use crate::options::{Phase, Resources};
 use crate::registry::{Container, Pod};
 use crate::restart::RestartPolicy;
-use crate::{size, spec, validate};
+use crate::{cpuset, size, spec, validate};
 
 /// What is to be changed; zero and `None` leave as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -73,7 +73,7 @@ impl Engine {
         let alone = self.shared.registry.in_pod(&pod.id).iter().all(|other| other.id == container.id);
         if vm.shim.is_none() && alone && !record.explicit && record.name.is_none() {
             let mut resized = record;
-            resized.options.vcpus = size::vcpus(limits.nano_cpus, self.shared.accelerated())?;
+            resized.options.vcpus = size::vcpus_of(limits, self.shared.accelerated())?;
             resized.options.memory_mib = size::memory_mib(limits.memory)?;
             if resized.options != pod.lock().options {
                 self.shared.db.put_pod(resized.clone(), Durability::Synced).await?;
@@ -102,6 +102,15 @@ impl Engine {
                 "stop the container, update it, and start it: its VM is made anew with the larger size",
             ));
         }
+        if cpuset::vcpus(&limits.cpuset_cpus) > record.options.vcpus {
+            return Err(EngineError::invalid(format!(
+                "Requested CPUs are not available - requested {}, its VM has {}",
+                limits.cpuset_cpus, record.options.vcpus
+            ))
+            .with_hint(
+                "stop the container, update it, and start it: its VM is made anew with more of them",
+            ));
+        }
         Ok(())
     }
 }
@@ -127,16 +136,24 @@ fn merged(old: &Resources, new: &Resources) -> Result<Resources> {
         (&mut merged.cpu_period, new.cpu_period),
         (&mut merged.cpu_shares, new.cpu_shares),
         (&mut merged.memory, new.memory),
+        (&mut merged.memory_swap, new.memory_swap),
         (&mut merged.memory_reservation, new.memory_reservation),
     ] {
         if new != 0 {
             *merged = new;
         }
     }
-    match new.memory_swap {
-        0 if merged.memory_swap > 0 => merged.memory_swap = merged.memory,
-        0 => {}
-        swap => merged.memory_swap = swap,
+    if new.memory_swap == 0 && old.memory_swap > 0 && new.memory > old.memory_swap {
+        return Err(EngineError::invalid(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+        ));
+    }
+    for (merged, new) in
+        [(&mut merged.cpuset_cpus, &new.cpuset_cpus), (&mut merged.cpuset_mems, &new.cpuset_mems)]
+    {
+        if !new.is_empty() {
+            merged.clone_from(new);
+        }
     }
     if new.pids_limit.is_some() {
         merged.pids_limit = new.pids_limit;
@@ -146,6 +163,7 @@ fn merged(old: &Resources, new: &Resources) -> Result<Resources> {
 
 /// The limits that are others than before; `None` when none is.
 fn changed(old: &Resources, new: &Resources) -> Option<Resources> {
+    let text = |old: &String, new: &String| if old == new { String::new() } else { new.clone() };
     let only = |old: i64, new: i64| if old == new { 0 } else { new };
     let quota = (old.cpu_quota, old.cpu_period) != (new.cpu_quota, new.cpu_period);
     let pids = old.pids_limit != new.pids_limit;
@@ -154,6 +172,8 @@ fn changed(old: &Resources, new: &Resources) -> Option<Resources> {
         cpu_quota: if quota { new.cpu_quota } else { 0 },
         cpu_period: if quota { new.cpu_period } else { 0 },
         cpu_shares: only(old.cpu_shares, new.cpu_shares),
+        cpuset_cpus: text(&old.cpuset_cpus, &new.cpuset_cpus),
+        cpuset_mems: text(&old.cpuset_mems, &new.cpuset_mems),
         memory: only(old.memory, new.memory),
         memory_reservation: only(old.memory_reservation, new.memory_reservation),
         // None is "as it is" there, and 0 "no limit".

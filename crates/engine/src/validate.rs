@@ -10,7 +10,7 @@ use crate::options::{ContainerOptions, LogOptions, NetworkMode, Resources, Secco
 use crate::publish;
 use crate::signal;
 use crate::spec;
-use crate::{health, layer, restart};
+use crate::{cpuset, devices, health, layer, restart};
 
 /// Most bytes of a host name (`sethostname(2)`).
 const HOSTNAME_MAX: usize = 64;
@@ -32,6 +32,14 @@ const IPC_SYSCTLS: [&str; 7] = [
 /// Kernel parameters of a network namespace that docker sets: unprivileged processes may use low ports and ping.
 const DEFAULT_SYSCTLS: [(&str, &str); 2] =
     [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
+/// Docker's words on a host without swap: the limit holds, and nothing ever comes near it.
+const NO_SWAP: &str = "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited \
+                       without swap.";
+
+/// Docker's words where the kernel has no such parameter (cgroup version 2 has none, and a VM no swap).
+const NO_SWAPPINESS: &str = "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. \
+                             Memory swappiness discarded.";
 
 /// First bytes of an ELF file.
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
@@ -89,7 +97,9 @@ pub(crate) fn merge_image(options: &mut ContainerOptions, image: &Image) {
 /// Checks options, and brings some into their final form; returns what the caller should know.
 pub(crate) fn check(options: &mut ContainerOptions) -> Result<Vec<String>> {
     check_process(options)?;
-    check_resources(&options.resources)?;
+    let warnings = check_resources(&options.resources)?;
+    options.resources.memory_swappiness = None;
+    devices::check(&options.devices)?;
     if options.shm_size < 0 {
         return Err(EngineError::invalid("SHM size can not be less than 0"));
     }
@@ -114,7 +124,7 @@ pub(crate) fn check(options: &mut ContainerOptions) -> Result<Vec<String>> {
             given => given,
         };
     }
-    Ok(Vec::new())
+    Ok(warnings)
 }
 
 fn check_process(options: &ContainerOptions) -> Result<()> {
@@ -199,7 +209,10 @@ fn check_network(options: &ContainerOptions) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn check_resources(limits: &Resources) -> Result<()> {
+/// Checks limits; returns what the caller should know.
+pub(crate) fn check_resources(limits: &Resources) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    cpuset::check(limits)?;
     crate::size::vcpus(limits.nano_cpus, false)?;
     crate::size::memory_mib(limits.memory)?;
     let refuse = |text: &str| Err(EngineError::invalid(text));
@@ -220,13 +233,20 @@ pub(crate) fn check_resources(limits: &Resources) -> Result<()> {
     if limits.memory_reservation < 0 || (limits.memory > 0 && limits.memory_reservation > limits.memory) {
         return refuse("Minimum memory limit can not be less than memory reservation limit, see usage");
     }
-    if ![0, -1, limits.memory].contains(&limits.memory_swap) {
-        return refuse(
-            "memory-swap cannot be honoured: a VM has no swap; leave it out, or set it to the memory limit",
-        );
-    }
     if limits.memory_swap > 0 && limits.memory == 0 {
         return refuse("You should always set the Memory limit when using Memoryswap limit, see usage");
+    }
+    if limits.memory_swap < -1 || (limits.memory_swap > 0 && limits.memory_swap < limits.memory) {
+        return refuse("Minimum memoryswap limit should be larger than memory limit, see usage");
+    }
+    if limits.memory_swap > limits.memory {
+        warnings.push(NO_SWAP.to_owned());
+    }
+    if let Some(swappiness) = limits.memory_swappiness {
+        if !(0..=100).contains(&swappiness) {
+            return refuse(&format!("invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+        }
+        warnings.push(NO_SWAPPINESS.to_owned());
     }
     if !(-1000..=1000).contains(&limits.oom_score_adj) {
         return Err(EngineError::invalid(format!(
@@ -246,7 +266,7 @@ pub(crate) fn check_resources(limits: &Resources) -> Result<()> {
             )));
         }
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// Adds the network parameters that docker sets, where the caller set none of that name.
@@ -297,6 +317,17 @@ mod tests {
     }
 
     #[test]
+    fn what_needs_swap_is_warned_of() {
+        let mut options = plain();
+        (options.resources.memory, options.resources.memory_swap) = (64 << 20, 128 << 20);
+        options.resources.memory_swappiness = Some(40);
+        assert_eq!(check(&mut options).unwrap(), [NO_SWAP, NO_SWAPPINESS]);
+        assert_eq!(options.resources.memory_swappiness, None);
+        options.resources.memory_swap = -1;
+        assert_eq!(check(&mut options).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         for (change, word) in [
             ((|o| o.cmd = None) as fn(&mut ContainerOptions), "no command"),
@@ -304,7 +335,14 @@ mod tests {
             (|o| o.working_dir = "srv".into(), "working directory"),
             (|o| o.stop_signal = Some("NOSUCH".into()), "invalid signal"),
             (|o| o.resources.memory = 1 << 20, "Minimum memory limit allowed is 6MB"),
-            (|o| o.resources.memory_swap = 1 << 30, "swap"),
+            (|o| o.resources.memory_swap = 1 << 30, "always set the Memory limit"),
+            (
+                |o| (o.resources.memory, o.resources.memory_swap) = (64 << 20, 32 << 20),
+                "Minimum memoryswap limit should be larger",
+            ),
+            (|o| o.resources.memory_swappiness = Some(101), "swappiness range is 0-100"),
+            (|o| o.resources.cpuset_cpus = "x".into(), "cpuset cpus"),
+            (|o| o.devices.rules = vec!["x".into()], "device cgroup rule"),
             (|o| o.resources.nano_cpus = 1, "Range of CPUs"),
             (|o| o.resources.cpu_shares = 1, "CPU shares"),
             (|o| o.resources.oom_score_adj = 1001, "oom score"),

@@ -49,7 +49,7 @@ pub(crate) fn build(record: &ContainerRecord, pod: &PodOptions) -> Result<Value>
     };
     let mut linux = json!({
         "namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}],
-        "resources": resources::resources(&options.resources, security.privileged),
+        "resources": resources::resources(options)?,
         "cgroupsPath": format!("/hyper/{}", record.id),
         "maskedPaths": paths(&security.masked_paths, &DEFAULT_MASKED_PATHS),
         "readonlyPaths": paths(&security.readonly_paths, &DEFAULT_READONLY_PATHS),

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::options::{Resources, Ulimit};
+use crate::devices;
+use crate::error::Result;
+use crate::options::{ContainerOptions, Resources, Ulimit};
 
 /// Period of the processor limit, in microseconds: docker's choice for `--cpus`.
 const PERIOD_US: i64 = 100_000;
@@ -57,10 +59,15 @@ pub(super) fn rlimits(ulimits: &[Ulimit]) -> Value {
 }
 
 /// The `linux.resources` object.
-pub(super) fn resources(limits: &Resources, privileged: bool) -> Value {
-    let mut resources = self::limits(limits);
-    resources["devices"] = devices(privileged);
-    resources
+///
+/// # Errors
+/// A rule for devices that is none.
+pub(super) fn resources(options: &ContainerOptions) -> Result<Value> {
+    let mut resources = self::limits(&options.resources);
+    let mut allowed = usual_devices(options.security.privileged);
+    allowed.extend(devices::rules(&options.devices)?);
+    resources["devices"] = allowed.into();
+    Ok(resources)
 }
 
 /// The limits of the `linux.resources` object.
@@ -77,10 +84,16 @@ pub(crate) fn limits(limits: &Resources) -> Value {
             cpu.insert(name.into(), value.into());
         }
     }
+    for (name, list) in [("cpus", &limits.cpuset_cpus), ("mems", &limits.cpuset_mems)] {
+        if !list.is_empty() {
+            cpu.insert(name.into(), list.as_str().into());
+        }
+    }
     let mut memory = Map::new();
     if limits.memory > 0 {
         memory.insert("limit".into(), limits.memory.into());
-        memory.insert("swap".into(), limits.memory.into());
+        let swap = if limits.memory_swap == 0 { limits.memory } else { limits.memory_swap };
+        memory.insert("swap".into(), swap.into());
     }
     if limits.memory_reservation > 0 {
         memory.insert("reservation".into(), limits.memory_reservation.into());
@@ -97,9 +110,9 @@ pub(crate) fn limits(limits: &Resources) -> Value {
     Value::Object(resources)
 }
 
-fn devices(privileged: bool) -> Value {
+fn usual_devices(privileged: bool) -> Vec<Value> {
     if privileged {
-        return json!([{"allow": true, "access": "rwm"}]);
+        return vec![json!({"allow": true, "access": "rwm"})];
     }
     let mut rules = vec![json!({"allow": false, "access": "rwm"})];
     rules.extend(DEVICES.iter().map(|(kind, major, minor, access)| {
@@ -111,20 +124,34 @@ fn devices(privileged: bool) -> Value {
         }
         rule
     }));
-    Value::Array(rules)
+    rules
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Security;
 
     #[test]
     fn cpus_become_quota_and_period() {
         let limits = Resources { nano_cpus: 1_500_000_000, memory: 64 << 20, ..Resources::default() };
-        let resources = resources(&limits, true);
+        let security = Security { privileged: true, ..Security::default() };
+        let options = ContainerOptions { resources: limits, security, ..ContainerOptions::default() };
+        let resources = resources(&options).unwrap();
         assert_eq!(resources["cpu"], json!({"period": 100_000, "quota": 150_000}));
         assert_eq!(resources["memory"], json!({"limit": 67_108_864, "swap": 67_108_864}));
         assert_eq!(resources["devices"], json!([{"allow": true, "access": "rwm"}]));
+    }
+
+    #[test]
+    fn a_cpuset_and_rules_for_devices_come_after_the_usual() {
+        let mut options = ContainerOptions::default();
+        options.resources.cpuset_cpus = "0,1".into();
+        options.devices.rules = vec!["c 7:128 rw".into()];
+        let resources = resources(&options).unwrap();
+        assert_eq!(resources["cpu"], json!({"cpus": "0,1"}));
+        let last = resources["devices"].as_array().unwrap().last().unwrap();
+        assert_eq!(*last, json!({"allow": true, "type": "c", "major": 7, "minor": 128, "access": "rw"}));
     }
 
     #[test]

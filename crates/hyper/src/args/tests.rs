@@ -73,7 +73,7 @@ fn short_flags_combine_and_switches_take_values() {
 
 #[test]
 fn flags_become_the_apis_fields() {
-    let table: [(&[&str], &str, Value); 49] = [
+    let table: [(&[&str], &str, Value); 52] = [
         (&["-e", "A=1", "-e", "HAVE", "-e", "NOPE"], "/Env", json!(["A=1", "HAVE=mine", "NOPE"])),
         (&["-w", "/srv"], "/WorkingDir", json!("/srv")),
         (&["-u", "www-data"], "/User", json!("www-data")),
@@ -82,6 +82,9 @@ fn flags_become_the_apis_fields() {
         (&["-m", "512m"], "/HostConfig/Memory", json!(512 << 20)),
         (&["-c", "5"], "/HostConfig/CpuShares", json!(5)),
         (&["--memory-swap", "-1"], "/HostConfig/MemorySwap", json!(-1)),
+        (&["--cpuset-cpus", "0,1"], "/HostConfig/CpusetCpus", json!("0,1")),
+        (&["--memory-swappiness", "40"], "/HostConfig/MemorySwappiness", json!(40)),
+        (&["--device-cgroup-rule", "c 7:128 rwm"], "/HostConfig/DeviceCgroupRules", json!(["c 7:128 rwm"])),
         (&["--pid", "container:x"], "/HostConfig/PidMode", json!("container:x")),
         (&["--storage-opt", "size=1G"], "/HostConfig/StorageOpt", json!({"size": "1G"})),
         (&["--expose", "80-81"], "/ExposedPorts", json!({"80/tcp": {}, "81/tcp": {}})),
@@ -166,9 +169,9 @@ fn what_is_not_supported_is_refused_by_name() {
         (&["--gpus", "all"], "--gpus"),
         (&["--network", "host"], "--network"),
         (&["--uts", "host"], "--uts"),
-        (&["--runtime", "runc"], "--runtime"),
+        (&["--isolation", "hyperv"], "--isolation"),
         (&["--security-opt", "seccomp="], "--security-opt"),
-        (&["--cpuset-cpus", "0"], "--cpuset-cpus"),
+        (&["--memory-swappiness", "101"], "--memory-swappiness"),
         (&["--oom-kill-disable"], "--oom-kill-disable"),
         (&["--memory", "x"], "--memory"),
         (&["--cpus", "-1"], "--cpus"),

@@ -21,6 +21,12 @@ pub struct UpdateArgs {
     /// CPU shares (relative weight)
     #[arg(short, long, value_name = "WEIGHT")]
     cpu_shares: Option<i64>,
+    /// CPUs of the VM in which to allow execution (0-3, 0,1)
+    #[arg(long, value_name = "CPUS")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes of the VM in which to allow execution: there is one, 0
+    #[arg(long, value_name = "NODES")]
+    cpuset_mems: Option<String>,
     /// Number of CPUs
     #[arg(long, value_name = "NUMBER")]
     cpus: Option<String>,
@@ -30,7 +36,7 @@ pub struct UpdateArgs {
     /// Memory soft limit
     #[arg(long, value_name = "BYTES")]
     memory_reservation: Option<String>,
-    /// Swap limit equal to memory plus swap: -1 or the memory limit, as a VM has no swap
+    /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap; a VM has none
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
     /// Tune container pids limit (set -1 for unlimited)
@@ -53,6 +59,8 @@ impl UpdateArgs {
             cpu_period: self.cpu_period,
             cpu_quota: self.cpu_quota,
             cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
             nano_cpus: self.cpus.as_deref().map(parse_cpus).transpose()?,
             memory: bytes("memory", &self.memory)?,
             memory_reservation: bytes("memory-reservation", &self.memory_reservation)?,

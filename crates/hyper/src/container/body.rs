@@ -116,7 +116,7 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
     let each = |values: &[String], parse: &dyn Fn(&str) -> Result<String, FlagError>| {
         values.iter().map(|value| parse(value)).collect::<Result<Vec<_>, _>>().map(some)
     };
-    Ok(HostConfig {
+    let mut host = HostConfig {
         annotations: annotations(flags)?,
         auto_remove: Some(flags.rm),
         cap_add: some(flags.cap_add.clone()),
@@ -162,7 +162,9 @@ fn host_config(flags: &ContainerFlags, console: Option<(u16, u16)>) -> Result<Ho
         volume_driver: flags.volume_driver.clone(),
         volumes_from: some(flags.volumes_from.clone()),
         ..HostConfig::default()
-    })
+    };
+    flags.hardware.add_to(&mut host)?;
+    Ok(host)
 }
 
 fn bytes(flag: &str, text: Option<&str>) -> Result<Option<i64>, FlagError> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::HealthFlags;
+use super::{HardwareFlags, HealthFlags};
 
 /// What `run` and `create` share.
 #[derive(Debug, Args)]
@@ -185,6 +185,8 @@ pub struct ContainerFlags {
     pub oom_score_adj: Option<i64>,
     #[command(flatten)]
     pub health: HealthFlags,
+    #[command(flatten)]
+    pub hardware: HardwareFlags,
     /// Write the container ID to the file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,

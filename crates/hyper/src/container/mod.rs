@@ -3,6 +3,7 @@
 mod body;
 mod files;
 mod flags;
+mod hardware;
 mod health;
 mod mount;
 mod ports;
@@ -12,6 +13,7 @@ mod values;
 pub use body::{Request, kernel_path, request};
 pub use files::{environment, labels};
 pub use flags::ContainerFlags;
+pub use hardware::HardwareFlags;
 pub use health::HealthFlags;
 #[cfg(test)]
 use mount::parse_mount;

@@ -188,10 +188,9 @@ mod tests {
             (json!({"UTSMode": "host"}), "UTSMode"),
             (json!({"CgroupnsMode": "host"}), "CgroupnsMode"),
             (json!({"Init": 1}), "Init"),
-            (json!({"CpusetCpus": "0"}), "CpusetCpus"),
+            (json!({"Isolation": "hyperv"}), "hyperv"),
             (json!({"BlkioWeight": 100}), "BlkioWeight"),
             (json!({"OomKillDisable": true}), "OomKillDisable"),
-            (json!({"MemorySwappiness": 10}), "MemorySwappiness"),
             (json!({"Links": ["a:b"]}), "Links"),
             (json!({"LogConfig": {"Type": "gelf"}}), "gelf"),
             (json!({"StorageOpt": {"x": "1"}}), "StorageOpt"),
@@ -221,7 +220,8 @@ mod tests {
                 "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}], "Tmpfs": {"/tmp": "size=1m"},
                 "SecurityOpt": ["no-new-privileges", "seccomp=unconfined"], "CapAdd": ["NET_ADMIN"],
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10k", "max-file": "3"}},
-                "StorageOpt": {"size": "1G"}, "Annotations": {"io.hyper.pod": "p"}, "PublishAllPorts": true,
+                "CpusetCpus": "0,1", "MemorySwappiness": 40, "DeviceCgroupRules": ["c 7:128 rwm"], "Runtime": "runc",
+                "Isolation": "default", "StorageOpt": {"size": "1G"}, "Annotations": {"io.hyper.pod": "p"}, "PublishAllPorts": true,
                 "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}], "81/tcp": null},
             },
         }))
@@ -234,6 +234,10 @@ mod tests {
         assert!(options.security.no_new_privileges && options.auto_remove);
         assert_eq!(options.security.seccomp, Seccomp::Unconfined);
         assert_eq!(options.storage_size, Some(1 << 30));
+        assert_eq!((options.runtime.as_str(), options.isolation.as_str()), ("runc", "default"));
+        assert_eq!(options.resources.cpuset_cpus, "0,1");
+        assert_eq!(options.resources.memory_swappiness, Some(40));
+        assert_eq!(options.devices.rules, ["c 7:128 rwm"]);
         assert!(options.ports.all);
         assert_eq!(options.ports.bindings["80/tcp"][0].ip, "127.0.0.1");
         let LogOptions::JsonFile { max_size, max_files, .. } = options.log else { panic!("logs to a file") };

@@ -7,19 +7,19 @@ use crate::fields::Fields;
 use crate::http::{ApiError, Result};
 
 /// Names under which clients may ask for this runtime.
-const RUNTIMES: [&str; 3] = ["", "hyper", "io.containerd.hyper.v2"];
+///
+/// `runc` is what docker's default is called, and clients that write it want the default.
+const RUNTIMES: [&str; 4] = ["", "hyper", "io.containerd.hyper.v2", "runc"];
 
 /// Fields that are refused unless neutral, what else is neutral, and why.
-const REFUSED: [(&str, &str, &str); 29] = [
+const REFUSED: [(&str, &str, &str); 24] = [
     ("Links", "", "links are not supported"),
     ("Cgroup", "", "a container's cgroup is in its own VM"),
     ("CgroupParent", "", "a container's cgroup is in its own VM"),
     ("CgroupnsMode", "\"private\"", "a container always has its own cgroup namespace"),
     ("UTSMode", "", "a VM cannot share the host's name"),
     ("UsernsMode", "\"host\"", "user namespaces are not supported; the VM isolates"),
-    ("Isolation", "\"default\"", "it is for Windows containers"),
     ("Devices", "", "devices come later"),
-    ("DeviceCgroupRules", "", "devices come later"),
     ("DeviceRequests", "", "devices come later"),
     ("BlkioWeight", "", "limits of disk bandwidth come later"),
     ("BlkioWeightDevice", "", "limits of disk bandwidth come later"),
@@ -29,11 +29,8 @@ const REFUSED: [(&str, &str, &str); 29] = [
     ("BlkioDeviceWriteIOps", "", "limits of disk bandwidth come later"),
     ("CpuRealtimePeriod", "", "real-time scheduling is not supported"),
     ("CpuRealtimeRuntime", "", "real-time scheduling is not supported"),
-    ("CpusetCpus", "", "choosing the host's CPUs for a VM comes later"),
-    ("CpusetMems", "", "choosing the host's memory nodes for a VM comes later"),
     ("KernelMemory", "", "the kernel has no such limit any more"),
     ("KernelMemoryTCP", "", "the kernel has no such limit any more"),
-    ("MemorySwappiness", "-1", "a VM has no swap"),
     ("OomKillDisable", "", "cgroup v2 has no such switch"),
     ("CpuCount", "", "it is for Windows containers"),
     ("CpuPercent", "", "it is for Windows containers"),
@@ -66,6 +63,15 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
     if !RUNTIMES.contains(&runtime.as_str()) {
         return Err(ApiError::invalid(format!("unknown or invalid runtime name: {runtime}")));
     }
+    options.runtime = runtime;
+    options.isolation = host.string("Isolation")?;
+    if !matches!(options.isolation.to_ascii_lowercase().as_str(), "" | "default") {
+        return Err(ApiError::invalid(format!(
+            "Invalid isolation: \"{}\" - linux only supports 'default'",
+            options.isolation
+        )));
+    }
+    options.devices.rules = host.strings("DeviceCgroupRules")?;
     options.auto_remove = host.bool("AutoRemove")?;
     options.log = read_log(&mut host)?;
     options.annotations = host.string_map("Annotations")?;
@@ -137,8 +143,11 @@ pub(super) fn read_resources(host: &mut Fields) -> Result<Resources> {
         cpu_quota: host.int("CpuQuota")?,
         cpu_period: host.int("CpuPeriod")?,
         cpu_shares: host.int("CpuShares")?,
+        cpuset_cpus: host.string("CpusetCpus")?,
+        cpuset_mems: host.string("CpusetMems")?,
         memory: host.int("Memory")?,
         memory_swap: host.int("MemorySwap")?,
+        memory_swappiness: host.optional_int("MemorySwappiness")?.filter(|value| *value != -1),
         memory_reservation: host.int("MemoryReservation")?,
         pids_limit: host.optional_int("PidsLimit")?,
         oom_score_adj: i32::try_from(host.int("OomScoreAdj")?)

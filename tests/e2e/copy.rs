@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
     let hyper = case_list![Hyper:
         a_container_that_starts_meanwhile_waits_for_the_copy,
         tmpfs_of_a_running_container_is_seen,
+        volumes_of_a_container_that_does_not_run_are_reached,
     ];
     [&both[..], &hyper[..]].concat()
 }
@@ -398,4 +399,38 @@ fn tmpfs_of_a_running_container_is_seen(s: &Session) {
     s.run(&["cp", &path(from.path(), "file"), &format!("{}:/scratch/", c.name)]).ok();
     s.run(&["exec", &c.name, "cat", "/scratch/file"]).ok().prints("one\n");
     s.run(&["exec", &c.name, "rm", "/scratch/file"]).ok();
+}
+
+fn volumes_of_a_container_that_does_not_run_are_reached(s: &Session) {
+    let (name, volume) = (s.name("ended"), s.name("files"));
+    let (host, from) = (tempfile::tempdir().unwrap(), tree());
+    fs::write(host.path().join("theirs"), "theirs\n").unwrap();
+    let binds = [format!("{volume}:/data"), format!("{}:/host:ro", host.path().display())];
+    let script = "echo made > /data/made; ln -s /data /link; mkdir /own";
+    s.run(&["run", "--name", &name, "-v", &binds[0], "-v", &binds[1], "busybox:latest", "sh", "-c", script]).ok();
+    let at = |place: &str| format!("{name}:{place}");
+    // Out of the volume, and of the bind.
+    let back = tempfile::tempdir().unwrap();
+    for (place, file, text) in [("/data/made", "1", "made\n"), ("/host/theirs", "2", "theirs\n")] {
+        let to = path(back.path(), file);
+        s.run(&["cp", &at(place), &to]).ok();
+        assert_eq!(fs::read_to_string(to).unwrap(), text);
+    }
+    // Into it: by its path, by a link that leads there, and where the container's own files are.
+    for place in ["/data/direct", "/link/linked", "/own/own"] {
+        s.run(&["cp", &path(from.path(), "file"), &at(place)]).ok();
+    }
+    s.run(&["cp", &path(from.path(), "file"), &at("/host/new")]).exits(1).complains(&["marked read-only"]);
+    assert!(!host.path().join("new").exists());
+    let other = ["run", "--rm", "-v", &binds[0], "busybox:latest", "sh", "-c", "cd /data; ls; cat direct linked"];
+    s.run(&other).ok().prints("direct\nlinked\nmade\none\none\n");
+    // It is not among the container's changes, and the mount points are empty in its own files.
+    let archive = path(back.path(), "all.tar");
+    s.run(&["export", "-o", &archive, &name]).ok();
+    let listed = Command::new("tar").args(["-tf", &archive]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.lines().any(|name| name == "own/own"), "{listed}");
+    assert!(!listed.lines().any(|name| name.starts_with("data/") && name != "data/"), "{listed}");
+    s.run(&["rm", "-v", &name]).ok();
+    s.run(&["volume", "rm", &volume]).ok();
 }

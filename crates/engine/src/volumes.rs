@@ -447,16 +447,26 @@ impl Shared {
 
     /// Refuses a container's start when a volume of the driver disk is another pod's at this time.
     pub(crate) fn check_disks(&self, container: &Container) -> Result<()> {
-        let (names, pod): (HashSet<String>, String) = {
-            let record = container.lock();
-            (record.options.mounts.disk_names().collect(), record.pod.clone())
-        };
+        let pod = container.lock().pod.clone();
+        self.check_disks_but_in(container, Some(&pod))
+    }
+
+    /// Refuses work in a VM of no pod on a container one of whose volumes of the driver disk any pod has.
+    ///
+    /// # Errors
+    /// As [`Shared::check_disks`].
+    pub(crate) fn check_disks_unused(&self, container: &Container) -> Result<()> {
+        self.check_disks_but_in(container, None)
+    }
+
+    fn check_disks_but_in(&self, container: &Container, pod: Option<&str>) -> Result<()> {
+        let names: HashSet<String> = container.lock().options.mounts.disk_names().collect();
         if names.is_empty() {
             return Ok(());
         }
         let runs_elsewhere = |other: &Arc<Container>| {
             let other = other.lock();
-            other.pod != pod
+            pod != Some(other.pod.as_str())
                 && other.state.is_running()
                 && other.options.mounts.disk_names().any(|name| names.contains(&name))
         };

@@ -1,6 +1,7 @@
 //! A VM for the files of a container that does not run.
 //!
-//! The container's own disks are plugged into it and mounted as for a start, and no program is executed. A helper comes,
+//! The container's own disks are plugged into it and mounted as for a start, with its volumes and binds where the work is
+//! on paths, and no program is executed. A helper comes,
 //! works and goes under the container's transition lock, so that its disks are never in two VMs; one that has nothing to
 //! do is kept for a moment, and ends when the container is started or removed. Its pod is known to nobody: what a daemon
 //! leaves behind that was killed is cleared away by the next as any stray.
@@ -23,6 +24,7 @@ use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Result};
 use crate::ids;
 use crate::layer::Journal;
+use crate::mounts;
 use crate::options::{Phase, PodOptions};
 use crate::podsock;
 use crate::registry::Container;
@@ -41,6 +43,8 @@ struct Helper {
     pod: String,
     shim: Shim,
     endpoint: Option<Endpoint>,
+    /// The container's volumes and binds are mounted in it.
+    mounted: bool,
     /// Counts how often it was put aside.
     turn: u64,
 }
@@ -60,23 +64,25 @@ impl Helpers {
 }
 
 impl Engine {
-    /// A helper for a container that does not run: the directory of its pod, and the right to use it. No directory where
-    /// the container runs by now.
+    /// A helper for a container that does not run, with its volumes and binds if `mounted`: the directory of its pod, and
+    /// the right to use it. No directory where the container runs by now.
     pub(super) async fn lend_helper(
         &self,
         container: &Arc<Container>,
+        mounted: bool,
     ) -> Result<(Option<PathBuf>, Option<Lease>)> {
         let (ready, lent) = oneshot::channel();
         let engine = self.clone();
         let container = container.clone();
         // A task of its own: whoever asked may go away at any moment, and the helper must be put in its place then.
-        tokio::spawn(async move { engine.keep_helper(&container, ready).await });
+        tokio::spawn(async move { engine.keep_helper(&container, mounted, ready).await });
         lent.await.map_err(|error| EngineError::system("a helper's task ended early", error))?
     }
 
     async fn keep_helper(
         &self,
         container: &Arc<Container>,
+        mounted: bool,
         ready: oneshot::Sender<Result<(Option<PathBuf>, Option<Lease>)>>,
     ) {
         let _transition = container.take_over().await;
@@ -94,8 +100,14 @@ impl Engine {
             Phase::Created | Phase::Starting | Phase::Exited | Phase::Restarting => {}
         }
         let helper = match self.shared.helpers.take(&container.id) {
-            Some(helper) => Ok(helper),
-            None => self.make_helper(container).await,
+            Some(helper) if helper.mounted || !mounted => Ok(helper),
+            other => {
+                // It has the disks that the next is to get.
+                if let Some(bare) = other {
+                    self.end_helper(&container.id, bare).await;
+                }
+                self.make_helper(container, mounted).await
+            }
         };
         let mut helper = match helper {
             Ok(helper) => helper,
@@ -157,14 +169,20 @@ impl Engine {
         self.shared.clear_runtime(&helper.pod, helper.endpoint).await;
     }
 
-    async fn make_helper(&self, container: &Arc<Container>) -> Result<Helper> {
-        if let Some((pod, shim, endpoint)) = self.shared.take_spare().await {
-            return self.plug_or_clear(container, Helper { pod, shim, endpoint, turn: 0 }, false).await;
+    async fn make_helper(&self, container: &Arc<Container>, mounted: bool) -> Result<Helper> {
+        let share = mounted && container.lock().options.mounts.needs_share();
+        if mounted {
+            self.shared.check_disks_unused(container)?;
+        }
+        // A VM that was kept ready cannot share anything.
+        if !share && let Some((pod, shim, endpoint)) = self.shared.take_spare().await {
+            let helper = Helper { pod, shim, endpoint, mounted, turn: 0 };
+            return self.plug_or_clear(container, helper, false).await;
         }
         let _room = self.shared.admission.admit()?;
         let _turn = self.shared.admission.turn().await;
-        let (pod, shim, config) = self.shared.begin_helper().await?;
-        let helper = Helper { pod, shim, endpoint: None, turn: 0 };
+        let (pod, shim, config) = self.shared.begin_helper(share).await?;
+        let helper = Helper { pod, shim, endpoint: None, mounted, turn: 0 };
         let helper = self.plug_or_clear(container, helper, true).await?;
         let shared = self.shared.clone();
         tokio::spawn(async move {
@@ -177,7 +195,7 @@ impl Engine {
     }
 
     async fn plug_or_clear(&self, container: &Container, helper: Helper, fresh: bool) -> Result<Helper> {
-        match self.plug(container, &helper.pod, &helper.shim, fresh).await {
+        match self.plug(container, &helper, fresh).await {
             Ok(()) => Ok(helper),
             Err(error) => {
                 self.shared.clear_runtime(&helper.pod, helper.endpoint).await;
@@ -187,8 +205,15 @@ impl Engine {
     }
 
     /// Mounts the container's disks in a helper, which boots first if it is `fresh`.
-    async fn plug(&self, container: &Container, pod: &str, shim: &Shim, fresh: bool) -> Result<()> {
+    async fn plug(&self, container: &Container, helper: &Helper, fresh: bool) -> Result<()> {
+        let Helper { pod, shim, mounted, .. } = helper;
         let record = container.record();
+        let (mut mounts, volumes) = match mounted {
+            true => (mounts::in_spec(&record.options.mounts), self.volumes_to_mount(&record)?),
+            false => (Vec::new(), Vec::new()),
+        };
+        mounts.sort_by_key(|(target, _)| mounts::depth(target));
+        let mounts: Vec<_> = mounts.into_iter().map(|(_, mount)| mount).collect();
         let size = record.options.storage_size.unwrap_or(self.shared.config.storage_size);
         let writable = self.writable_layer(&record);
         // What is put into it shall survive a crash, whatever becomes of the container later.
@@ -206,7 +231,7 @@ impl Engine {
             "ociVersion": "1.2.0",
             "process": {"cwd": "/", "args": ["/"], "env": [], "user": {"uid": 0, "gid": 0}},
             "root": {"path": "rootfs", "readonly": record.options.security.readonly_rootfs},
-            "mounts": [],
+            "mounts": mounts,
             "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}], "resources": {}},
         });
         tokio::fs::write(bundle.join("config.json"), spec.to_string()).await.map_err(failed)?;
@@ -221,6 +246,7 @@ impl Engine {
             }),
             // A pipe that nobody writes to; there is no `/dev/null` in it.
             stdin: true,
+            volumes,
             ..ContainerConfig::default()
         };
         let boot = async {
@@ -236,7 +262,7 @@ impl Engine {
 
 impl Shared {
     /// The shim of a VM of no pod, which is about to boot.
-    async fn begin_helper(&self) -> Result<(String, Shim, PodConfig)> {
+    async fn begin_helper(&self, share: bool) -> Result<(String, Shim, PodConfig)> {
         let id = ids::pod_id();
         let options = PodOptions {
             vcpus: size::vcpus(0, self.accelerated())?,
@@ -245,7 +271,8 @@ impl Shared {
             ..PodOptions::default()
         };
         let dir = self.config.places.pod(&id);
-        let config = self.pod_config(dir.clone(), &options, false)?;
+        let mut config = self.pod_config(dir.clone(), &options, false)?;
+        config.share = share;
         make_pod_dir(&dir)?;
         let begun = async {
             let shim = Shim::start(&self.shim_program()?, &id, &dir).await?;

@@ -219,8 +219,7 @@ impl Engine {
                 outcome => return outcome,
             }
         }
-        refuse_mounted(container, &asked.work)?;
-        let (dir, lease) = self.lend_helper(container).await?;
+        let (dir, lease) = self.lend_helper(container, wants_mounts(container, &asked.work)).await?;
         match dir {
             Some(dir) => Connection::open(&dir, &asked, lease).await,
             // It was started meanwhile.
@@ -245,23 +244,14 @@ impl Engine {
     }
 }
 
-/// A helper has a container's own files only: what belongs to a volume would land beside it.
-fn refuse_mounted(container: &Container, work: &FileWork) -> Result<()> {
-    let (FileWork::Stat { path } | FileWork::Read { path } | FileWork::Write { path, .. }) = work else {
-        return Ok(());
-    };
-    let record = container.lock();
-    let within = |target: &str| {
-        path.strip_prefix(target.trim_end_matches('/'))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    match record.options.mounts.points.iter().find(|point| within(&point.target)) {
-        None => Ok(()),
-        Some(point) => Err(EngineError::unsupported(format!(
-            "{} is a volume or bind mount, and the container does not run: copying there is not supported yet",
-            point.target
-        ))
-        .with_hint("start the container first")),
+/// Whether work is on paths, which may lead into a volume, of a container that has any.
+fn wants_mounts(container: &Container, work: &FileWork) -> bool {
+    match work {
+        FileWork::Stat { .. } | FileWork::Read { .. } | FileWork::Write { .. } => {
+            !container.lock().options.mounts.points.is_empty()
+        }
+        // They leave out what is mounted.
+        FileWork::Export | FileWork::Layer | FileWork::Changes => false,
     }
 }
 

@@ -407,7 +407,8 @@ fn volumes_of_a_container_that_does_not_run_are_reached(s: &Session) {
     fs::write(host.path().join("theirs"), "theirs\n").unwrap();
     let binds = [format!("{volume}:/data"), format!("{}:/host:ro", host.path().display())];
     let script = "echo made > /data/made; ln -s /data /link; mkdir /own";
-    s.run(&["run", "--name", &name, "-v", &binds[0], "-v", &binds[1], "busybox:latest", "sh", "-c", script]).ok();
+    s.run(&["run", "--name", &name, "-v", &binds[0], "-v", &binds[1], "busybox:latest", "sh", "-c", script])
+        .ok();
     let at = |place: &str| format!("{name}:{place}");
     // Out of the volume, and of the bind.
     let back = tempfile::tempdir().unwrap();
@@ -422,7 +423,8 @@ fn volumes_of_a_container_that_does_not_run_are_reached(s: &Session) {
     }
     s.run(&["cp", &path(from.path(), "file"), &at("/host/new")]).exits(1).complains(&["marked read-only"]);
     assert!(!host.path().join("new").exists());
-    let other = ["run", "--rm", "-v", &binds[0], "busybox:latest", "sh", "-c", "cd /data; ls; cat direct linked"];
+    let other =
+        ["run", "--rm", "-v", &binds[0], "busybox:latest", "sh", "-c", "cd /data; ls; cat direct linked"];
     s.run(&other).ok().prints("direct\nlinked\nmade\none\none\n");
     // It is not among the container's changes, and the mount points are empty in its own files.
     let archive = path(back.path(), "all.tar");

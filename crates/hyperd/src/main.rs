@@ -12,6 +12,7 @@ mod preupgrade;
 mod route;
 mod server;
 mod tls;
+mod upload;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -1,14 +1,11 @@
 //! Files of containers: `archive`, `export`, `changes`, `commit`.
 
 use std::io::{self, Read};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper_engine::image::Reference;
 use hyper_engine::{ChangeKind, CommitOptions, Download, EngineError, PathStat, Timestamp, UnpackFlags};
@@ -18,18 +15,10 @@ use tokio::sync::mpsc;
 use super::to_the_end;
 use crate::http::{ApiError, Reply, Result, empty, json as json_reply, ok, read_json, stream};
 use crate::route::Call;
+use crate::upload::{BACKLOG, Pieces, Upload, receive};
 
 /// Header with what a path is.
 const STAT_HEADER: &str = "X-Docker-Container-Path-Stat";
-
-/// Pieces of an upload that may wait for the guest.
-const BACKLOG: usize = 8;
-
-/// What is still taken of an upload that was refused, so that its client comes to read why.
-const DRAINED_MAX: usize = 64 << 20;
-
-/// How long that may take.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes decompressed at once.
 const CHUNK: usize = 64 << 10;
@@ -169,43 +158,7 @@ pub(crate) async fn commit(call: Call) -> Result {
     Ok(json_reply(StatusCode::CREATED, &json!({"Id": id.to_string()})))
 }
 
-type Pieces = mpsc::Receiver<io::Result<Bytes>>;
-
-/// A body piece by piece. What nobody takes any more is read on for a while.
-fn receive(mut body: Incoming) -> Pieces {
-    let (sender, pieces) = mpsc::channel(BACKLOG);
-    tokio::spawn(async move {
-        while let Some(frame) = body.frame().await {
-            let piece = match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => Ok(data),
-                    Err(_) => continue,
-                },
-                Err(error) => Err(io::Error::other(error)),
-            };
-            let broken = piece.is_err();
-            if sender.send(piece).await.is_err() {
-                let drained = async {
-                    let mut left = DRAINED_MAX;
-                    while let Some(Ok(frame)) = body.frame().await {
-                        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-                        if left == 0 {
-                            return;
-                        }
-                    }
-                };
-                let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await;
-                return;
-            }
-            if broken {
-                return;
-            }
-        }
-    });
-    pieces
-}
-
-/// The same, decompressed if it is compressed.
+/// A body's pieces, decompressed if they are compressed.
 async fn plain(mut pieces: Pieces) -> Result<Pieces> {
     let mut head = Vec::new();
     while head.len() < 6 {
@@ -223,7 +176,7 @@ async fn plain(mut pieces: Pieces) -> Result<Pieces> {
             | [0xfd, b'7', b'z', b'X', b'Z', 0, ..]
     );
     let (sender, out) = mpsc::channel(BACKLOG);
-    let mut source = Source { current: Bytes::from(head), pieces };
+    let mut source = Upload { current: Bytes::from(head), pieces };
     if !compressed {
         tokio::spawn(async move {
             if sender.send(Ok(source.current)).await.is_err() {
@@ -259,26 +212,6 @@ async fn plain(mut pieces: Pieces) -> Result<Pieces> {
         }
     });
     Ok(out)
-}
-
-/// A body to read from where blocking is allowed.
-struct Source {
-    current: Bytes,
-    pieces: Pieces,
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece?,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

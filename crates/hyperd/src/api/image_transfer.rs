@@ -1,14 +1,12 @@
 //! Images on their way: pulling, importing, loading, saving.
 
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper_engine::EngineError;
 use hyper_engine::image::{
     Auth, AuthFormatError, ImportRequest, LayerStep, LoginError, Platform, Progress, Reference,
@@ -20,12 +18,10 @@ use super::image::get;
 use crate::fields::Fields;
 use crate::http::{ApiError, Reply, Result, Sender, ok, read_json};
 use crate::route::Call;
+use crate::upload::Upload;
 
 /// Progress messages that may wait for a slow client before superfluous ones are left out.
 const PROGRESS_BACKLOG: usize = 256;
-
-/// Pieces of an upload that may wait for the store.
-const UPLOAD_BACKLOG: usize = 8;
 
 pub(crate) async fn pull_or_import(call: Call) -> Result {
     let source = call.query.get("fromSrc").to_owned();
@@ -190,48 +186,6 @@ async fn forward(sender: &Sender, first: Option<Progress>, mut progress: Told) {
             return;
         }
         next = progress.next().await;
-    }
-}
-
-/// A request's body as something to read from where blocking is allowed.
-struct Upload {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl Upload {
-    fn of(mut body: Incoming) -> Self {
-        let (sender, pieces) = mpsc::channel(UPLOAD_BACKLOG);
-        tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
-                let piece = match frame {
-                    Ok(frame) => match frame.into_data() {
-                        Ok(data) => Ok(data),
-                        Err(_) => continue,
-                    },
-                    Err(error) => Err(io::Error::other(error)),
-                };
-                let broken = piece.is_err();
-                if sender.send(piece).await.is_err() || broken {
-                    return;
-                }
-            }
-        });
-        Self { pieces, current: Bytes::new() }
-    }
-}
-
-impl Read for Upload {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.current = piece?,
-                None => return Ok(0),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
     }
 }
 

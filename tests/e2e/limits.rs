@@ -1,5 +1,7 @@
 //! Limits that change while a container runs, and the init that runs its program.
 
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use hyper_e2e::command::wait_until_within;
@@ -20,7 +22,10 @@ pub fn cases() -> Vec<Case> {
         rules_for_devices_hold,
     ]
     .to_vec();
-    cases.extend(case_list![Hyper: limits_beyond_the_vm_are_refused_while_it_runs]);
+    cases.extend(case_list![Hyper:
+        limits_beyond_the_vm_are_refused_while_it_runs,
+        a_disk_of_the_host_is_a_device_of_the_container,
+    ]);
     cases
 }
 
@@ -102,6 +107,70 @@ fn rules_for_devices_hold(s: &Session) {
     assert!(plain.code != 0 && plain.err().contains("Operation not permitted"), "{plain}");
     let rule = ["run", "--rm", "--device-cgroup-rule", "c 1:11 w", "busybox:latest", "sh", "-c", script];
     s.run(&rule).ok();
+}
+
+/// A block device of the host that is a file.
+struct Loop {
+    node: String,
+    image: tempfile::NamedTempFile,
+}
+
+impl Loop {
+    /// `None` where the host has no loop devices.
+    fn attach() -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(32 << 20).unwrap();
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(image.path()).output().ok()?;
+        let node = String::from_utf8(made.stdout).ok()?.trim().to_owned();
+        made.status.success().then_some(Self { node, image })
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.node]).status();
+    }
+}
+
+fn a_disk_of_the_host_is_a_device_of_the_container(s: &Session) {
+    let Some(device) = Loop::attach() else {
+        println!("skipped: no loop device can be made");
+        return;
+    };
+    let asked = format!("{}:/dev/mine", device.node);
+    let script = "blockdev --getsize64 /dev/mine; echo from the guest | dd of=/dev/mine conv=fsync 2>/dev/null; \
+                  stat -c %F /dev/mine";
+    let run = ["run", "--rm", "--device", &asked, "busybox:latest", "sh", "-c", script];
+    s.run(&run).ok().prints("33554432\nblock special file\n");
+    let mut seen = [0; 15];
+    device.image.as_file().read_exact_at(&mut seen, 0).unwrap();
+    assert_eq!(&seen, b"from the guest\n");
+    // What is not asked for is allowed by neither the cgroup nor the disk.
+    let read_only = format!("{asked}:r");
+    let script = "head -n 1 /dev/mine; echo no > /dev/mine";
+    let run = s.run(&["run", "--rm", "--device", &read_only, "busybox:latest", "sh", "-c", script]);
+    assert!(run.code != 0 && run.out() == "from the guest\n", "{run}");
+    assert!(run.err().contains("Operation not permitted"), "{run}");
+    let privileged = ["run", "--rm", "--privileged", "--device", &read_only, "busybox:latest", "sh", "-c"];
+    let script = "echo no | dd of=/dev/mine conv=fsync";
+    let run = s.run(&[&privileged[..], &[script]].concat());
+    assert!(run.code != 0, "the disk itself cannot be written: {run}");
+    // One that somebody writes to is nobody else's.
+    let first = s.background(&["--device", &asked], "busybox:latest", &["sleep", "1000"]);
+    assert_eq!(s.inspect(&first.name)["HostConfig"]["Devices"][0]["PathInContainer"], "/dev/mine");
+    s.run(&["run", "--rm", "--device", &asked, "busybox:latest", "true"])
+        .exits(125)
+        .complains(&["is in use"]);
+    s.run(&["restart", "-t", "0", &first.name]).ok();
+    s.run(&["exec", &first.name, "head", "-n", "1", "/dev/mine"]).ok().prints("from the guest\n");
+    // Docker's client takes 127 of the words.
+    for (host, code, words) in [
+        ("/dev/fuse", 125, "a container has a kernel of its own"),
+        ("/dev/nosuch", 127, "no such file or directory"),
+        ("/etc", 125, "not a device node"),
+    ] {
+        s.run(&["run", "--rm", "--device", host, "busybox:latest", "true"]).exits(code).complains(&[words]);
+    }
 }
 
 fn an_update_gives_another_restart_policy(s: &Session) {

@@ -17,6 +17,7 @@ use hyper_sys::child::{PidNamespace, SIGNAL_MAX};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::cgroup::{self, Cgroup};
+use crate::container::devices;
 use crate::container::filter::Filter;
 use crate::container::launch::{Launch, Place};
 use crate::container::root;
@@ -288,6 +289,16 @@ impl Agent {
             &directory.join("fs"),
         )
         .await;
+        let rootfs = match rootfs {
+            Ok(mut rootfs) => match devices::add(&*self.disks, &wanted.devices, &mut spec).await {
+                Ok(()) => Ok(rootfs),
+                Err(failed) => {
+                    rootfs.release(|node| self.uses(node)).await;
+                    Err(failed)
+                }
+            },
+            Err(failed) => Err(failed),
+        };
         let held = match &rootfs {
             Ok(_) => self.volumes.hold(&*self.disks, &wanted.volumes).await,
             Err(_) => Ok(Held::default()),

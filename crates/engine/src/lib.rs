@@ -60,7 +60,7 @@ pub use clock::{Timestamp, human_duration};
 pub use create::{
     CreateRequest, Created, HYPERVISOR_ANNOTATION, KERNEL_ANNOTATION, POD_ANNOTATION, TEMPLATE_ANNOTATION,
 };
-pub use devices::DeviceOptions;
+pub use devices::{DeviceOptions, DeviceRequest};
 pub use doctor::{Check, CheckStatus};
 pub use engine::{Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};

@@ -17,7 +17,7 @@ use crate::options::{ContainerRecord, NetworkMode, Phase};
 use crate::registry::{Container, Counted, PendingAttach, Pod};
 use crate::shim::{Layer, Shim};
 use crate::volumes::find_servers;
-use crate::{logging, names, podsock, spec};
+use crate::{devices, logging, names, podsock, spec};
 
 /// Exit code of a container whose start failed for another reason than its program: docker's.
 const START_FAILED: i64 = 128;
@@ -250,6 +250,7 @@ impl Engine {
                 find_servers(&mut volumes).await?;
                 volumes
             },
+            devices: devices::to_plug(&options.devices)?,
         })
     }
 

@@ -313,6 +313,28 @@ pub struct Container {
     /// What the mounts of type [`Volume::MOUNT_TYPE`] are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// Disks that appear as devices, beside those of the specification.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+}
+
+/// A disk that is a device of a container. Its numbers are the guest's, so only the agent can make its node and let the
+/// container use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The disk.
+    pub address: DiskAddress,
+    /// Absolute path of the node in the container.
+    pub path: String,
+    /// What the cgroup allows: of `r`, `w` and `m`.
+    pub access: String,
+    /// Permission bits of the node, at most `0o7777`.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
 }
 
 /// A process to add to a container.

@@ -14,7 +14,7 @@ pub const MAGIC: [u8; 8] = *b"\xffHYPERL\n";
 
 /// Version of everything in this crate that crosses the link. Both ends must have the same, since the agent
 /// always comes from the host's own initramfs.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Length of an encoded hello: magic, version, role, three zero bytes, nonce, checksum.
 pub const LENGTH: usize = 8 + 4 + 4 + 16 + 4;

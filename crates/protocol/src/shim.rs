@@ -143,6 +143,27 @@ pub struct ContainerConfig {
     /// As [`crate::agent::Container::volumes`], as the host has them.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// As [`crate::agent::Container::devices`], as the host has them.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+}
+
+/// A block device of the host that a container has as one of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The host's node.
+    pub host: PathBuf,
+    /// As [`crate::agent::Device::path`].
+    pub path: String,
+    /// As [`crate::agent::Device::access`]; without `w` the disk cannot be written, whatever the guest tries.
+    pub access: String,
+    /// As [`crate::agent::Device::mode`].
+    pub mode: u32,
+    /// As [`crate::agent::Device::uid`].
+    pub uid: u32,
+    /// As [`crate::agent::Device::gid`].
+    pub gid: u32,
 }
 
 /// Files of the host, or on a disk image of the host's, that a container sees.

@@ -11,6 +11,7 @@ use hyper_protocol::shim::{ContainerConfig, DIRECT};
 use serde_json::Value;
 
 use crate::args::is_id;
+use crate::devices;
 use crate::disks::{self, FILES_MAX, Images, LAYERS_MAX, Plugged};
 use crate::error::ShimError;
 use crate::process::{Process, Streams};
@@ -154,14 +155,19 @@ impl Rootfs {
                     false => disks::open(&writable.source, true)?,
                 };
                 Ok(Self {
-                    images: Images { layers: images, writable: Some(image), volumes: vec![] },
+                    images: Images {
+                        layers: images,
+                        writable: Some(image),
+                        volumes: vec![],
+                        devices: vec![],
+                    },
                     tmpfs: None,
                 })
             }
             "tmpfs" => {
                 let size = tmpfs_size(&writable.options)?;
                 Ok(Self {
-                    images: Images { layers: images, writable: None, volumes: vec![] },
+                    images: Images { layers: images, writable: None, volumes: vec![], devices: vec![] },
                     tmpfs: Some(size),
                 })
             }
@@ -271,6 +277,7 @@ pub fn to_agent(
         files: config.files,
         pid_of: config.pid_of,
         volumes: placed.volumes.clone(),
+        devices: devices::to_agent(config.devices, plugged),
     }
 }
 

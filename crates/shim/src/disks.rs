@@ -45,6 +45,8 @@ pub struct Images {
     pub writable: Option<OwnedFd>,
     /// Images of volumes.
     pub volumes: Vec<OwnedFd>,
+    /// Block devices of the host, and whether each is only to be read.
+    pub devices: Vec<(OwnedFd, bool)>,
 }
 
 /// The root filesystem of a container, plugged.
@@ -53,6 +55,7 @@ pub struct Plugged {
     layers: Vec<(Image, DiskAddress)>,
     writable: Option<DiskAddress>,
     volumes: Vec<(Image, DiskAddress)>,
+    devices: Vec<(Image, DiskAddress)>,
 }
 
 impl Plugged {
@@ -70,6 +73,11 @@ impl Plugged {
     pub fn volumes(&self) -> Vec<agent::DiskAddress> {
         self.volumes.iter().map(|(_, address)| to_agent(*address)).collect()
     }
+
+    /// Addresses of the devices, in their order.
+    pub fn devices(&self) -> Vec<agent::DiskAddress> {
+        self.devices.iter().map(|(_, address)| to_agent(*address)).collect()
+    }
 }
 
 impl Disks {
@@ -82,9 +90,12 @@ impl Disks {
         let mut keys = Vec::with_capacity(images.layers.len());
         let mut new: Vec<Image> = Vec::new();
         let mut disks = Vec::new();
-        let layers = images.layers.len();
-        let volumes = images.volumes.into_iter().map(|image| (vec![image], false));
-        for (files, read_only) in images.layers.into_iter().map(|layer| (layer.0, true)).chain(volumes) {
+        let (layers, volumes) = (images.layers.len(), images.volumes.len());
+        let wanted = images.layers.into_iter().map(|layer| (layer.0, true));
+        let wanted = wanted.chain(images.volumes.into_iter().map(|image| (vec![image], false)));
+        let wanted =
+            wanted.chain(images.devices.into_iter().map(|(node, read_only)| (vec![node], read_only)));
+        for (files, read_only) in wanted {
             let key = files.iter().map(identify).collect::<Result<Image, _>>()?;
             keys.push(key.clone());
             if !shared.contains_key(&key) && !new.contains(&key) {
@@ -109,16 +120,17 @@ impl Disks {
             disk.uses += 1;
             (key, disk.address)
         });
-        let mut layers_and_volumes: Vec<_> = used.collect();
-        let volumes = layers_and_volumes.split_off(layers);
-        Ok(Plugged { layers: layers_and_volumes, writable, volumes })
+        let mut layers_first: Vec<_> = used.collect();
+        let mut volumes_first = layers_first.split_off(layers);
+        let devices = volumes_first.split_off(volumes);
+        Ok(Plugged { layers: layers_first, writable, volumes: volumes_first, devices })
     }
 
     /// Unplugs what nobody uses any more. What cannot be unplugged stays; the guest has let go of it already.
     pub async fn unplug(&self, vm: &dyn Vm, plugged: &Plugged) {
         let mut shared = self.0.lock().await;
         let mut unused: Vec<DiskAddress> = plugged.writable.into_iter().collect();
-        for (key, address) in plugged.layers.iter().chain(&plugged.volumes) {
+        for (key, address) in plugged.layers.iter().chain(&plugged.volumes).chain(&plugged.devices) {
             let Some(disk) = shared.get_mut(key) else { continue };
             disk.uses -= 1;
             if disk.uses == 0 {

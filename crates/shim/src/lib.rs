@@ -10,6 +10,7 @@ mod boot;
 mod clock;
 mod container;
 mod delete;
+mod devices;
 mod disks;
 mod doctor;
 mod error;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::args::is_id;
 use crate::container::{self, Container, NewContainer, Rootfs};
+use crate::devices;
 use crate::error::ShimError;
 use crate::events::Event;
 use crate::phase::ProcessRequest;
@@ -83,6 +84,7 @@ async fn make(pod: &Arc<Pod>, request: &NewContainer) -> Result<String, Unmade> 
     let mut rootfs = Rootfs::open(&request.rootfs)?;
     let (volumes, images) = Volumes::open(&request.config.volumes)?;
     rootfs.images.volumes = images;
+    rootfs.images.devices = devices::open(&request.config.devices).await?;
     let log = match request.config.log.clone() {
         None => None,
         Some(log) => Some(JsonLog::open(log.clone()).map_err(|error| {

@@ -4,9 +4,10 @@ use std::fs::symlink_metadata;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat};
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chmodat, chownat, major, makedev, minor, mknodat, stat};
 use rustix::io::Errno;
 
+use crate::disks::{self, Disks};
 use crate::failure::{Attempt, Failed};
 use crate::spec;
 
@@ -53,6 +54,38 @@ fn file_type(kind: &str) -> Option<FileType> {
         "p" => Some(FileType::Fifo),
         _ => None,
     }
+}
+
+/// Adds disks of the pod to a specification as devices, and to its rules for them. Waits until they are there.
+pub(crate) async fn add(
+    finder: &dyn Disks,
+    devices: &[hyper_protocol::agent::Device],
+    spec: &mut spec::Spec,
+) -> Result<(), Failed> {
+    for device in devices {
+        let node = disks::wait(finder, &device.address).await?;
+        let number = stat(&node).attempt(|| format!("look at {}", node.display()))?.st_rdev;
+        let (major, minor) = (major(number).into(), minor(number).into());
+        // Of two for one path the later one counts.
+        spec.linux.devices.retain(|other| other.path != device.path);
+        spec.linux.devices.push(spec::Device {
+            kind: "b".to_owned(),
+            path: device.path.clone(),
+            major,
+            minor,
+            file_mode: Some(device.mode),
+            uid: device.uid,
+            gid: device.gid,
+        });
+        spec.linux.resources.devices.push(spec::DeviceRule {
+            allow: true,
+            kind: "b".to_owned(),
+            major: Some(major),
+            minor: Some(minor),
+            access: device.access.clone(),
+        });
+    }
+    Ok(())
 }
 
 /// Makes the default devices and links and the specification's own devices, in the root that this process has.

@@ -175,6 +175,7 @@ pub fn container(id: &str, spec: Value) -> Container {
         files: Default::default(),
         pid_of: None,
         volumes: Vec::new(),
+        devices: Vec::new(),
     }
 }
 

@@ -28,7 +28,6 @@ const WINDOWS: &str = "is for Windows containers, which are not supported";
 const RUN: &[Refused] = &[
     value("link", "is not supported: use a network, names and aliases"),
     value("link-local-ip", "is not supported: link-local addresses are the kernel's"),
-    value("device", DEVICES),
     value("gpus", DEVICES),
     value("device-read-bps", NOT_YET),
     value("device-read-iops", NOT_YET),

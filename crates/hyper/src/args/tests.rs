@@ -73,7 +73,7 @@ fn short_flags_combine_and_switches_take_values() {
 
 #[test]
 fn flags_become_the_apis_fields() {
-    let table: [(&[&str], &str, Value); 52] = [
+    let table: [(&[&str], &str, Value); 53] = [
         (&["-e", "A=1", "-e", "HAVE", "-e", "NOPE"], "/Env", json!(["A=1", "HAVE=mine", "NOPE"])),
         (&["-w", "/srv"], "/WorkingDir", json!("/srv")),
         (&["-u", "www-data"], "/User", json!("www-data")),
@@ -84,6 +84,14 @@ fn flags_become_the_apis_fields() {
         (&["--memory-swap", "-1"], "/HostConfig/MemorySwap", json!(-1)),
         (&["--cpuset-cpus", "0,1"], "/HostConfig/CpusetCpus", json!("0,1")),
         (&["--memory-swappiness", "40"], "/HostConfig/MemorySwappiness", json!(40)),
+        (
+            &["--device", "/dev/vdb:r", "--device", "/dev/vdc:/dev/x"],
+            "/HostConfig/Devices",
+            json!([
+                {"PathOnHost": "/dev/vdb", "PathInContainer": "/dev/vdb", "CgroupPermissions": "r"},
+                {"PathOnHost": "/dev/vdc", "PathInContainer": "/dev/x", "CgroupPermissions": "rwm"},
+            ]),
+        ),
         (&["--device-cgroup-rule", "c 7:128 rwm"], "/HostConfig/DeviceCgroupRules", json!(["c 7:128 rwm"])),
         (&["--pid", "container:x"], "/HostConfig/PidMode", json!("container:x")),
         (&["--storage-opt", "size=1G"], "/HostConfig/StorageOpt", json!({"size": "1G"})),
@@ -165,7 +173,7 @@ fn flags_become_the_apis_fields() {
 fn what_is_not_supported_is_refused_by_name() {
     let table: [(&[&str], &str); 17] = [
         (&["-p", "80:x"], "--publish"),
-        (&["--device", "/dev/kvm"], "--device"),
+        (&["--device", "/dev/vdb:x"], "--device"),
         (&["--gpus", "all"], "--gpus"),
         (&["--network", "host"], "--network"),
         (&["--uts", "host"], "--uts"),

@@ -1,6 +1,6 @@
 //! The flags that are about processors, swap and devices.
 
-use bollard::models::{HostConfig, HostConfigIsolationEnum};
+use bollard::models::{DeviceMapping, HostConfig, HostConfigIsolationEnum};
 use clap::Args;
 
 use super::FlagError;
@@ -17,6 +17,9 @@ pub struct HardwareFlags {
     /// Tune container memory swappiness (0 to 100), which has no effect: a VM has no swap
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     pub memory_swappiness: Option<i64>,
+    /// Add a host disk (a block device) to the container
+    #[arg(long, value_name = "HOST[:PATH][:ACCESS]")]
+    pub device: Vec<String>,
     /// Add a rule to the cgroup allowed devices list
     #[arg(long, value_name = "TYPE MAJOR:MINOR ACCESS")]
     pub device_cgroup_rule: Vec<String>,
@@ -45,6 +48,8 @@ impl HardwareFlags {
         host.memory_swappiness = self.memory_swappiness;
         host.device_cgroup_rules =
             (!self.device_cgroup_rule.is_empty()).then(|| self.device_cgroup_rule.clone());
+        let devices = self.device.iter().map(|text| device(text)).collect::<Result<Vec<_>, _>>()?;
+        host.devices = (!devices.is_empty()).then_some(devices);
         host.runtime.clone_from(&self.runtime);
         host.isolation = match self.isolation.as_deref() {
             None => None,
@@ -57,4 +62,29 @@ impl HardwareFlags {
         };
         Ok(())
     }
+}
+
+/// A device as docker's client reads it: `HOST[:PATH][:ACCESS]`.
+fn device(text: &str) -> Result<DeviceMapping, FlagError> {
+    let is_access =
+        |word: &str| (1..=3).contains(&word.len()) && word.bytes().all(|letter| b"rwm".contains(&letter));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, path, access) = match parts[..] {
+        [host] => (host, host, "rwm"),
+        [host, access] if is_access(access) => (host, host, access),
+        [host, path] => (host, path, "rwm"),
+        [host, path, access] => (host, path, access),
+        _ => return Err(FlagError::new("device", text, "invalid device specification")),
+    };
+    if !is_access(access) {
+        return Err(FlagError::new("device", text, &format!("bad mode specified: {access}")));
+    }
+    if let Some(relative) = [host, path].into_iter().find(|path| !path.starts_with('/')) {
+        return Err(FlagError::new("device", text, &format!("{relative} is not an absolute path")));
+    }
+    Ok(DeviceMapping {
+        path_on_host: Some(host.to_owned()),
+        path_in_container: Some(path.to_owned()),
+        cgroup_permissions: Some(access.to_owned()),
+    })
 }

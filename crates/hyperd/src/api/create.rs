@@ -180,7 +180,7 @@ mod tests {
     fn every_option_of_later_is_refused_by_name() {
         for (host, name) in [
             (json!({"RestartPolicy": {"Name": "sometimes"}}), "sometimes"),
-            (json!({"Devices": [{"PathOnHost": "/dev/x"}]}), "Devices"),
+            (json!({"Devices": [{"PathOnHost": "/dev/x", "Nosuch": 1}]}), "Devices.Nosuch"),
             (json!({"DeviceRequests": [{"Driver": "nvidia"}]}), "DeviceRequests"),
             (json!({"NetworkMode": "host"}), "host"),
             (json!({"PidMode": "host"}), "PidMode"),
@@ -220,6 +220,7 @@ mod tests {
                 "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}], "Tmpfs": {"/tmp": "size=1m"},
                 "SecurityOpt": ["no-new-privileges", "seccomp=unconfined"], "CapAdd": ["NET_ADMIN"],
                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "10k", "max-file": "3"}},
+                "Devices": [{"PathOnHost": "/dev/vdb"}, {"PathOnHost": "/d", "PathInContainer": "/e", "CgroupPermissions": "r"}],
                 "CpusetCpus": "0,1", "MemorySwappiness": 40, "DeviceCgroupRules": ["c 7:128 rwm"], "Runtime": "runc",
                 "Isolation": "default", "StorageOpt": {"size": "1G"}, "Annotations": {"io.hyper.pod": "p"}, "PublishAllPorts": true,
                 "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}], "81/tcp": null},
@@ -238,6 +239,8 @@ mod tests {
         assert_eq!(options.resources.cpuset_cpus, "0,1");
         assert_eq!(options.resources.memory_swappiness, Some(40));
         assert_eq!(options.devices.rules, ["c 7:128 rwm"]);
+        let disks: Vec<_> = options.devices.disks.iter().map(|d| [&d.host, &d.path, &d.access]).collect();
+        assert_eq!(disks, [["/dev/vdb", "/dev/vdb", "rwm"], ["/d", "/e", "r"]]);
         assert!(options.ports.all);
         assert_eq!(options.ports.bindings["80/tcp"][0].ip, "127.0.0.1");
         let LogOptions::JsonFile { max_size, max_files, .. } = options.log else { panic!("logs to a file") };

@@ -1,6 +1,9 @@
 //! The `HostConfig` of a request for a container.
 
-use hyper_engine::{ContainerOptions, LogOptions, NetworkMode, Resources, RestartPolicy, Seccomp, Ulimit};
+use hyper_engine::{
+    ContainerOptions, DeviceOptions, DeviceRequest, LogOptions, NetworkMode, Resources, RestartPolicy,
+    Seccomp, Ulimit,
+};
 use serde_json::{Value, json};
 
 use crate::fields::Fields;
@@ -12,15 +15,14 @@ use crate::http::{ApiError, Result};
 const RUNTIMES: [&str; 4] = ["", "hyper", "io.containerd.hyper.v2", "runc"];
 
 /// Fields that are refused unless neutral, what else is neutral, and why.
-const REFUSED: [(&str, &str, &str); 24] = [
-    ("Links", "", "links are not supported"),
+const REFUSED: [(&str, &str, &str); 23] = [
+    ("Links", "", "links are docker's of old: on a network of your own containers find each other by name"),
     ("Cgroup", "", "a container's cgroup is in its own VM"),
     ("CgroupParent", "", "a container's cgroup is in its own VM"),
     ("CgroupnsMode", "\"private\"", "a container always has its own cgroup namespace"),
     ("UTSMode", "", "a VM cannot share the host's name"),
     ("UsernsMode", "\"host\"", "user namespaces are not supported; the VM isolates"),
-    ("Devices", "", "devices come later"),
-    ("DeviceRequests", "", "devices come later"),
+    ("DeviceRequests", "", "a container has a kernel of its own, which has no drivers of such devices"),
     ("BlkioWeight", "", "limits of disk bandwidth come later"),
     ("BlkioWeightDevice", "", "limits of disk bandwidth come later"),
     ("BlkioDeviceReadBps", "", "limits of disk bandwidth come later"),
@@ -71,7 +73,7 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
             options.isolation
         )));
     }
-    options.devices.rules = host.strings("DeviceCgroupRules")?;
+    options.devices = read_devices(&mut host)?;
     options.auto_remove = host.bool("AutoRemove")?;
     options.log = read_log(&mut host)?;
     options.annotations = host.string_map("Annotations")?;
@@ -154,6 +156,24 @@ pub(super) fn read_resources(host: &mut Fields) -> Result<Resources> {
             .map_err(|_| ApiError::invalid("invalid JSON: HostConfig.OomScoreAdj is out of range"))?,
         ulimits,
     })
+}
+
+fn read_devices(host: &mut Fields) -> Result<DeviceOptions> {
+    let devices = match host.take("Devices") {
+        Value::Null => Vec::new(),
+        Value::Array(devices) => devices,
+        _ => return Err(ApiError::invalid("invalid JSON: HostConfig.Devices must be a list")),
+    };
+    let disks = devices.into_iter().map(|device| {
+        let mut device = Fields::of(device, "HostConfig.Devices")?;
+        let host = device.string("PathOnHost")?;
+        let or = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
+        let path = or(device.string("PathInContainer")?, &host);
+        let access = or(device.string("CgroupPermissions")?, "rwm");
+        device.finish()?;
+        Ok(DeviceRequest { host, path, access })
+    });
+    Ok(DeviceOptions { disks: disks.collect::<Result<_>>()?, rules: host.strings("DeviceCgroupRules")? })
 }
 
 fn read_security(host: &mut Fields, options: &mut ContainerOptions) -> Result<()> {

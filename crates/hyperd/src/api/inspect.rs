@@ -227,6 +227,18 @@ fn host_config(info: &ContainerInfo) -> Value {
         .iter()
         .map(|limit| json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft}))
         .collect();
+    let devices: Vec<_> = options
+        .devices
+        .disks
+        .iter()
+        .map(|device| {
+            json!({
+                "PathOnHost": device.host,
+                "PathInContainer": device.path,
+                "CgroupPermissions": device.access,
+            })
+        })
+        .collect();
     let mut host = host_config_of_later();
     let pid_mode = options.pid_of.as_ref().map(|id| format!("container:{id}")).unwrap_or_default();
     let ours = json!({
@@ -257,6 +269,7 @@ fn host_config(info: &ContainerInfo) -> Value {
         "CpuQuota": limits.cpu_quota,
         "CpusetCpus": limits.cpuset_cpus,
         "CpusetMems": limits.cpuset_mems,
+        "Devices": devices,
         "DeviceCgroupRules": list_or_null(&options.devices.rules),
         "Runtime": if options.runtime.is_empty() { "hyper" } else { &options.runtime },
         "Isolation": options.isolation,
@@ -311,7 +324,6 @@ fn host_config_of_later() -> Map<String, Value> {
         "BlkioDeviceWriteIOps": [],
         "CpuRealtimePeriod": 0,
         "CpuRealtimeRuntime": 0,
-        "Devices": [],
         "DeviceRequests": null,
         "MemorySwappiness": null,
         "OomKillDisable": false,

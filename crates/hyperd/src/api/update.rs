@@ -14,6 +14,7 @@ pub(crate) async fn update(call: Call, id: &str) -> Result {
     let mut fields = Fields::of(body, "")?;
     create_host::refuse_unsupported(&mut fields)?;
     fields.refuse("Ulimits", &[], "the limits of a process are set when it starts")?;
+    fields.refuse("Devices", &[], "a container's devices are set when it is made")?;
     fields.refuse("DeviceCgroupRules", &[], "a container's devices are set when it is made")?;
     fields.refuse("OomScoreAdj", &[], "the score of a process is set when it starts")?;
     let policy = fields.take("RestartPolicy");

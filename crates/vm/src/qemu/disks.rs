@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::{FileType, MemfdFlags, OFlags};
 use serde_json::{Value, json};
 
 use super::argv::{FIRST_DISK_SET, SCSI};
@@ -107,6 +107,8 @@ pub struct Prepared {
     direct: bool,
     /// For a disk of several files: what says that they are one.
     descriptor: Option<OwnedFd>,
+    /// The image is a block device.
+    device: bool,
 }
 
 impl Prepared {
@@ -117,7 +119,8 @@ impl Prepared {
             false => Some(in_memory(descriptor(unit, sectors).as_bytes())?),
         };
         let direct = rustix::fs::fcntl_getfl(&disk.image)?.contains(OFlags::DIRECT);
-        Ok(Self { disk, direct, descriptor })
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&disk.image)?.st_mode);
+        Ok(Self { disk, direct, descriptor, device: kind == FileType::BlockDevice })
     }
 }
 
@@ -144,7 +147,7 @@ fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
 /// The commands that plug a disk. They are as short as can be: QEMU reads its control socket byte by byte, each a turn
 /// of its main loop (measured: 7 µs, and several times that while the guest boots).
 pub fn plug(unit: u16, prepared: Prepared) -> Vec<Command> {
-    let Prepared { disk, direct, descriptor } = prepared;
+    let Prepared { disk, direct, descriptor, device: of_host } = prepared;
     let set = descriptor_set(unit);
     let driver = if descriptor.is_some() { "vmdk" } else { "raw" };
     let mut commands = Vec::with_capacity(disk.more.len() + 4);
@@ -156,7 +159,8 @@ pub fn plug(unit: u16, prepared: Prepared) -> Vec<Command> {
             commands.push(add_fd(set, descriptor));
         }
     }
-    let mut file = json!({ "driver": "file", "filename": format!("/dev/fdset/{set}") });
+    let protocol = if of_host { "host_device" } else { "file" };
+    let mut file = json!({ "driver": protocol, "filename": format!("/dev/fdset/{set}") });
     let mut image = json!({ "driver": driver, "node-name": node_name(unit) });
     let mut device = json!({
         "driver": "scsi-hd",

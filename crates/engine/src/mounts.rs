@@ -113,6 +113,13 @@ pub enum MountSource {
     },
 }
 
+impl MountPoint {
+    /// Whether its files are on a server, which only a VM with a network reaches.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.source, MountSource::Volume { remote: true, .. })
+    }
+}
+
 impl MountOptions {
     /// Whether anything is asked for.
     pub(crate) fn is_wanted(&self) -> bool {

@@ -207,7 +207,8 @@ impl Engine {
     /// Mounts the container's disks in a helper, which boots first if it is `fresh`.
     async fn plug(&self, container: &Container, helper: &Helper, fresh: bool) -> Result<()> {
         let Helper { pod, shim, mounted, .. } = helper;
-        let record = container.record();
+        let mut record = container.record();
+        record.options.mounts.points.retain(|point| !point.is_remote());
         let (mut mounts, volumes) = match mounted {
             true => (mounts::in_spec(&record.options.mounts), self.volumes_to_mount(&record)?),
             false => (Vec::new(), Vec::new()),

@@ -219,6 +219,7 @@ impl Engine {
                 outcome => return outcome,
             }
         }
+        refuse_remote(container, &asked.work)?;
         let (dir, lease) = self.lend_helper(container, wants_mounts(container, &asked.work)).await?;
         match dir {
             Some(dir) => Connection::open(&dir, &asked, lease).await,
@@ -241,6 +242,27 @@ impl Engine {
         let ended = progress.wait_for(|progress| !progress.running);
         tokio::time::timeout(SETTLE, ended).await.is_ok()
             && !matches!(container.lock().state.phase, Phase::Removing | Phase::Dead)
+    }
+}
+
+/// A helper has no network: what belongs on a server would land beside it.
+fn refuse_remote(container: &Container, work: &FileWork) -> Result<()> {
+    let (FileWork::Stat { path } | FileWork::Read { path } | FileWork::Write { path, .. }) = work else {
+        return Ok(());
+    };
+    let record = container.lock();
+    let within = |target: &str| {
+        path.strip_prefix(target.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut remote = record.options.mounts.points.iter().filter(|point| point.is_remote());
+    match remote.find(|point| within(&point.target)) {
+        None => Ok(()),
+        Some(point) => Err(EngineError::unsupported(format!(
+            "{} is on a server, and the container does not run: copying there is not supported",
+            point.target
+        ))
+        .with_hint("start the container first")),
     }
 }
 

@@ -83,6 +83,8 @@ fn read(body: Value) -> Result<ContainerOptions> {
         exposed_ports: fields.keys("ExposedPorts")?,
         stop_signal: Some(fields.string("StopSignal")?).filter(|name| !name.is_empty()),
         stop_timeout: fields.optional_int("StopTimeout")?,
+        // docker-py puts it here.
+        runtime: fields.string("Runtime")?,
         ..ContainerOptions::default()
     };
     if fields.bool("NetworkDisabled")? {
@@ -203,12 +205,21 @@ mod tests {
         }
         for (body, name) in [
             (json!({"Healthcheck": {"Test": ["CMD", "true"], "Nosuch": 1}}), "Healthcheck.Nosuch"),
-            (json!({"MacAddress": "02:42:ac:11:00:02"}), "MacAddress"),
+            (json!({"MacAddress": "02:42:ac:11:00:02", "HostConfig": {"NetworkMode": "none"}}), "MacAddress"),
             (json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["a"]}}}}), "Aliases"),
         ] {
             let error = refused(body);
             assert!(error.message.contains(name), "{:?} does not name {name}", error.message);
         }
+    }
+
+    #[test]
+    fn the_runtime_is_taken_wherever_it_is_said() {
+        let runtime = |body| read(body).map(|options| options.runtime);
+        assert_eq!(runtime(json!({"Image": "x", "Runtime": "runc"})).unwrap(), "runc");
+        let both = json!({"Image": "x", "Runtime": "runc", "HostConfig": {"Runtime": "hyper"}});
+        assert_eq!(runtime(both).unwrap(), "hyper");
+        assert!(refused(json!({"Image": "x", "Runtime": "nosuch"})).message.contains("nosuch"));
     }
 
     #[test]

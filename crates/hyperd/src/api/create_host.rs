@@ -62,10 +62,13 @@ pub(super) fn read(mut host: Fields, options: &mut ContainerOptions) -> Result<(
         _ => return Err(ApiError::invalid("invalid JSON: HostConfig.Init must be true or false")),
     };
     let runtime = host.string("Runtime")?;
-    if !RUNTIMES.contains(&runtime.as_str()) {
-        return Err(ApiError::invalid(format!("unknown or invalid runtime name: {runtime}")));
+    // What was said beside the `HostConfig` holds where it says nothing.
+    if !runtime.is_empty() {
+        options.runtime = runtime;
     }
-    options.runtime = runtime;
+    if !RUNTIMES.contains(&options.runtime.as_str()) {
+        return Err(ApiError::invalid(format!("unknown or invalid runtime name: {}", options.runtime)));
+    }
     options.isolation = host.string("Isolation")?;
     if !matches!(options.isolation.to_ascii_lowercase().as_str(), "" | "default") {
         return Err(ApiError::invalid(format!(

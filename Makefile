@@ -10,6 +10,11 @@ BUILD_PACKAGES := gcc libc6-dev make flex bison bc libelf-dev patch xz-utils deb
 # To run virtual machines and their networks, and to make a first image to run.
 RUN_PACKAGES := qemu-system-x86 e2fsprogs nftables iproute2 mmdebstrap
 
+# The server of shared directories comes with QEMU up to Debian 12 and Ubuntu 22.04 (qemu-system-common), and is
+# a package of its own since, which those do not know.
+VIRTIOFSD := /usr/libexec/virtiofsd /usr/lib/virtiofsd /usr/bin/virtiofsd /usr/lib/qemu/virtiofsd
+VIRTIOFSD_PACKAGE := virtiofsd
+
 # To make more images, serve them from a registry, check what we make of them, and set the clock.
 TEST_PACKAGES := busybox-static skopeo umoci docker-registry erofs-utils cpio libfaketime python3-venv
 
@@ -48,13 +53,20 @@ packages-build packages-check packages-run packages-test packages-bench: package
 		dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed \
 			|| missing="$$missing $$package"; \
 	done; \
+	served=''; \
+	case ' $(PACKAGES) ' in *' qemu-system-x86 '*) \
+		case "$$missing " in *' qemu-system-x86 '*) ;; *) \
+			ls $(VIRTIOFSD) 2>/dev/null | grep -q . || missing="$$missing $(VIRTIOFSD_PACKAGE)";; \
+		esac;; \
+	*) served='not needed';; esac; \
 	[ -z "$$missing" ] && exit 0; \
 	echo "installing:$$missing"; \
 	if [ "$$(id -u)" = 0 ]; then root=''; \
 	elif command -v sudo >/dev/null; then root='sudo'; \
 	else echo "error: these packages are missing, and this is neither root nor is there sudo:$$missing" >&2; exit 1; fi; \
 	install="$$root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends"; \
-	$$install $$missing || { $$root apt-get update --quiet && $$install $$missing; }
+	$$install $$missing || { $$root apt-get update --quiet && $$install $$missing; } || exit; \
+	[ -n "$$served" ] || ls $(VIRTIOFSD) 2>/dev/null | grep -q . || $$install $(VIRTIOFSD_PACKAGE)
 
 .PHONY: cargo
 cargo:

@@ -97,6 +97,9 @@ impl Engine {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             if let Ok(state) = crate::podsock::inspect(&config.dir).await {
+                if let Some(why) = state.unheard {
+                    tracing::warn!(dir = %config.dir.display(), why, "nothing was heard of a guest, and it was booted again");
+                }
                 let learning = shared.clone();
                 let learn = move || learning.learn_accelerator(&state.accelerator);
                 let _ = tokio::task::spawn_blocking(learn).await;

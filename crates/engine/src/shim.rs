@@ -203,10 +203,15 @@ impl Shim {
         self.sandbox.create_sandbox(within(CALL_TIMEOUT), &request).await.map(drop).map_err(failure)
     }
 
-    /// Boots the pod's VM; a guest may take as long as its pod's configuration says, here `timeout` again.
+    /// Boots the pod's VM; a guest may take as long as its pod's configuration says, here `timeout` again, and all tries
+    /// together less than twice that.
     pub(crate) async fn boot(&self, timeout: Duration) -> Result<()> {
         let request = StartSandboxRequest { sandbox_id: self.pod.clone(), ..StartSandboxRequest::default() };
-        self.sandbox.start_sandbox(within(timeout + CALL_TIMEOUT), &request).await.map(drop).map_err(failure)
+        self.sandbox
+            .start_sandbox(within(2 * timeout + CALL_TIMEOUT), &request)
+            .await
+            .map(drop)
+            .map_err(failure)
     }
 
     /// Prepares a container in the guest. In a pod that is configured it waits for the boot to begin, and

@@ -278,6 +278,7 @@ async fn pod_service(pod: Arc<Pod>, listener: UnixListener) {
                     sessions: Default::default(),
                     published: Default::default(),
                     taps: Vec::new(),
+                    unheard: None,
                 }),
                 _ => PodReply::Failed { message: "not here".into(), not_found: false },
             };

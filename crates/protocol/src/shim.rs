@@ -81,7 +81,8 @@ pub struct PodConfig {
     pub nic_slots: u32,
     /// Stop the VM when the last container has ended.
     pub autostop: bool,
-    /// How long the guest may take until its agent answers, in milliseconds.
+    /// How long the guest may take until its agent answers, in milliseconds. A clone gets a quarter of it before the guest
+    /// boots, and a boot that is begun anew half of it in addition: all tries together may take 1.75 times this.
     pub boot_timeout_ms: u64,
     /// Directory of templates to clone the VM from where one fits; `None` to boot it in any case.
     #[serde(default)]
@@ -509,6 +510,9 @@ pub struct PodState {
     /// Taps of its interfaces, while it runs.
     #[serde(default)]
     pub taps: Vec<String>,
+    /// Why its guest was booted once more, with the end of its console: nothing was heard of it the first time.
+    #[serde(default)]
+    pub unheard: Option<String>,
 }
 
 /// How a VM came up.

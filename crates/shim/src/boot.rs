@@ -3,16 +3,18 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig, TapInterface};
 use hyper_vm::qemu::Qemu;
-use hyper_vm::{Hypervisor, Share, Start, Vm, VmConfig, kvm};
+use hyper_vm::{ExitKind, Hypervisor, Share, Start, Vm, VmConfig, kvm};
 
 use crate::error::ShimError;
 use crate::guest::Guest;
+use crate::idle;
 use crate::share::Shares;
 use crate::templates::{self, Found, Template};
 use crate::timeline::Timeline;
@@ -75,6 +77,11 @@ pub fn check(config: &PodConfig) -> Result<(), ShimError> {
 pub fn patience(config: &PodConfig, clone: bool) -> Duration {
     let boot = Duration::from_millis(config.boot_timeout_ms);
     if clone { boot / CLONE_PART } else { boot }
+}
+
+/// The same for a boot that is begun anew, so long after the first: half as long again for both.
+pub fn patience_again(config: &PodConfig, since_first: Duration) -> Duration {
+    (Duration::from_millis(config.boot_timeout_ms) * 3 / 2).saturating_sub(since_first)
 }
 
 /// Checks a host name.
@@ -194,6 +201,8 @@ pub struct Unmet {
     pub why: String,
     /// The end of its console, as an error shows it.
     pub console: String,
+    /// Its agent was never heard, and nobody ended the VM: another boot may do better.
+    pub mute: bool,
 }
 
 /// Waits for the agent for as long as `patience` after `since`, calls `listening`, and makes the guest this pod. When
@@ -208,20 +217,27 @@ pub async fn meet(
     timeline: &Timeline,
     listening: impl FnOnce(),
 ) -> Result<Guest, Unmet> {
+    let heard = AtomicBool::new(false);
+    let listening = || {
+        heard.store(true, Ordering::Relaxed);
+        listening();
+    };
     let opening = Guest::open(vm.clone(), pod(config), timeline, listening);
-    let why = tokio::select! {
+    let (why, mute) = tokio::select! {
         biased;
         opened = opening => match opened {
             Ok(guest) => return Ok(guest),
-            Err(error) => error.to_string(),
+            Err(error) => (error.to_string(), false),
         },
-        exit = vm.wait() => exit.reason,
+        exit = vm.wait() => (exit.reason, matches!(exit.kind, ExitKind::Panic | ExitKind::Lost)),
+        rested = idle::hung(vm.info().pid) => (format!("its guest did nothing for {} s", rested.as_secs()), true),
         () = tokio::time::sleep_until((since + patience).into()) => {
-            format!("its agent did not answer within {} ms", patience.as_millis())
+            (format!("its agent did not answer within {} ms", patience.as_millis()), true)
         }
     };
     vm.kill().await;
-    Err(Unmet { why, console: last_lines(&vm.console_tail()) })
+    let mute = mute && !heard.into_inner();
+    Err(Unmet { why, console: last_lines(&vm.console_tail()), mute })
 }
 
 /// Release of the guest kernel.

@@ -18,6 +18,7 @@ mod events;
 mod exits;
 mod guest;
 mod home;
+mod idle;
 mod implicit;
 mod phase;
 mod pod;

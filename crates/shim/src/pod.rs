@@ -162,6 +162,7 @@ pub struct Pod {
     choose: Box<Choose>,
     kernel: Mutex<Option<String>>,
     origin: Mutex<Origin>,
+    unheard: Mutex<Option<String>>,
     guest_steps: Mutex<Vec<Step>>,
     autostop: AtomicBool,
 }
@@ -183,6 +184,7 @@ impl Pod {
             choose,
             kernel: Mutex::new(None),
             origin: Mutex::default(),
+            unheard: Mutex::default(),
             guest_steps: Mutex::default(),
             autostop: AtomicBool::new(false),
         })
@@ -319,6 +321,7 @@ impl Pod {
             sessions,
             published: self.ports.published(),
             taps,
+            unheard: lock(&self.unheard).clone(),
         }
     }
 

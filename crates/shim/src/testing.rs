@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -79,6 +79,8 @@ pub struct FakeGuest {
     exit: Mutex<watch::Sender<Option<VmExit>>>,
     /// What is wrong with clones.
     pub flaw: Mutex<Flaw>,
+    /// How many boots nothing is heard of.
+    pub mute_boots: AtomicUsize,
     /// It does not power off when it is asked to.
     pub stubborn: AtomicBool,
     pub plugged: Mutex<Vec<DiskAddress>>,
@@ -102,8 +104,11 @@ impl FakeGuest {
 
     /// What is wrong with the VM launched last.
     fn flaw(&self) -> Flaw {
-        match self.launches.lock().unwrap().last() {
+        let launches = self.launches.lock().unwrap();
+        let boots = launches.iter().filter(|start| **start == Start::Boot).count();
+        match launches.last() {
             Some(Start::Clone(_)) => *self.flaw.lock().unwrap(),
+            _ if boots <= self.mute_boots.load(Ordering::Relaxed) => Flaw::Mute,
             _ => Flaw::None,
         }
     }

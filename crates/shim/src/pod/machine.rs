@@ -1,7 +1,8 @@
 //! A pod's VM, from its launch to its end.
 //!
 //! A clone that fails is not the pod's end: as long as no container has been made in it, a VM that boots takes its place,
-//! once. Whatever was asked of the pod waits meanwhile; its directory, its taps and its disks serve the one as the other.
+//! once. Nor is a boot of whose guest nothing was heard: it boots once more. Whatever was asked of the pod waits
+//! meanwhile; its directory, its taps and its disks serve the one as the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,23 +63,33 @@ impl Machine {
     }
 }
 
+/// Templates that a VM has to do with.
+struct Origins<'a> {
+    /// That of which it is a clone.
+    template: Option<Template>,
+    /// That of which a clone failed in its place.
+    suspect: Option<&'a Template>,
+}
+
 /// Why a VM is of no use.
 struct Fault {
     error: ShimError,
     /// The same for somebody who knows that it was a clone.
     why: String,
+    /// Nothing was heard of its guest.
+    mute: bool,
 }
 
 impl From<ShimError> for Fault {
     fn from(error: ShimError) -> Self {
-        Self { why: error.to_string(), error }
+        Self { why: error.to_string(), error, mute: false }
     }
 }
 
 impl From<Unmet> for Fault {
-    fn from(Unmet { why, console }: Unmet) -> Self {
+    fn from(Unmet { why, console, mute }: Unmet) -> Self {
         let error = ShimError::Failed(format!("the guest did not boot: {why}{console}"));
-        Self { error, why }
+        Self { error, why, mute }
     }
 }
 
@@ -98,7 +109,9 @@ impl Pod {
             let began = SystemTime::now();
             let start = Start::Clone(template.dir());
             let clone = VmConfig { start, ..vm_config.clone() };
-            let cloned = self.run_vm(&*hypervisor, clone, &config, Some(template.clone()), None).await;
+            let origin = Origins { template: Some(template.clone()), suspect: None };
+            let cloned =
+                self.run_vm(&*hypervisor, clone, &config, boot::patience(&config, true), origin).await;
             let Err(fault) = cloned else { return };
             let again = Phase::Booting(config.clone(), Boot::Launching);
             // Stopped meanwhile, it has an end already.
@@ -112,9 +125,23 @@ impl Pod {
                 Origin::NoTemplate { key: template.key.clone(), unsound: Some(why.clone()) };
             suspect = Some((template, why));
         }
-        let before = suspect.as_ref().map(|(template, _)| template);
-        let booted = self.run_vm(&*hypervisor, vm_config, &config, None, before).await;
-        if let Err(Fault { error, why }) = booted
+        let origin = || Origins { template: None, suspect: suspect.as_ref().map(|(template, _)| template) };
+        let (began, launched) = (SystemTime::now(), Instant::now());
+        let first = self
+            .run_vm(&*hypervisor, vm_config.clone(), &config, boot::patience(&config, false), origin())
+            .await;
+        let again = Phase::Booting(config.clone(), Boot::Launching);
+        let booted = match first {
+            Err(fault) if fault.mute && self.advance(PodPhase::Booting, again) => {
+                self.timeline.since("boot that failed", began);
+                tracing::warn!(pod = %self.id, error = %fault.error, "nothing was heard of the guest; it boots again");
+                let patience = boot::patience_again(&config, launched.elapsed());
+                *lock(&self.unheard) = Some(fault.error.to_string());
+                self.run_vm(&*hypervisor, vm_config, &config, patience, origin()).await
+            }
+            first => first,
+        };
+        if let Err(Fault { error, why, .. }) = booted
             && matches!(self.phase(), Phase::Booting(..))
         {
             let error = match (error, suspect) {
@@ -127,7 +154,7 @@ impl Pod {
         }
     }
 
-    /// Launches a VM, makes it this pod, and follows it to its end. When it comes up where a clone of `suspect` did not,
+    /// Launches a VM, makes it this pod, and follows it to its end. When it comes up where a clone of the suspect did not,
     /// that template was at fault, and no other pod is to be cloned from it.
     ///
     /// # Errors
@@ -137,8 +164,8 @@ impl Pod {
         hypervisor: &dyn Hypervisor,
         vm_config: VmConfig,
         config: &Arc<PodConfig>,
-        template: Option<Template>,
-        suspect: Option<&Template>,
+        patience: Duration,
+        Origins { template, suspect }: Origins<'_>,
     ) -> Result<(), Fault> {
         let launched = Instant::now();
         let cloned = template.is_some();
@@ -155,8 +182,7 @@ impl Pod {
             let phase = Phase::Booting(config.clone(), Boot::Listening(machine.clone()));
             self.advance(PodPhase::Booting, phase);
         };
-        let patience = (launched, boot::patience(config, cloned));
-        let guest = boot::meet(vm.clone(), config, patience, &self.timeline, listening).await?;
+        let guest = boot::meet(vm.clone(), config, (launched, patience), &self.timeline, listening).await?;
         if let Some(template) = suspect {
             template.discard();
         }
@@ -258,7 +284,7 @@ mod tests {
 
     use super::*;
     use crate::tasks;
-    use crate::testing::{FakeGuest, Flaw, container, to_be_cloned};
+    use crate::testing::{self, FakeGuest, Flaw, container, to_be_cloned};
 
     /// A pod whose clones have this flaw, and how many templates are there after what is done with it.
     async fn with_flaw<T>(
@@ -305,6 +331,34 @@ mod tests {
             })
             .await;
             assert!(!kept, "{flaw:?}: no other pod is cloned from it");
+        }
+    }
+
+    #[tokio::test]
+    async fn boot_of_which_nothing_is_heard_is_begun_anew_once() {
+        for (mute, error) in [(1, None), (2, Some("its agent did not answer within 1"))] {
+            let dir = tempfile::tempdir().unwrap();
+            let config = PodConfig { boot_timeout_ms: 3000, ..testing::config(dir.path()) };
+            let (pod, guest) = testing::configured(dir.path(), config);
+            guest.mute_boots.store(mute, Ordering::Relaxed);
+            let ran = run(dir.path(), &pod).await;
+            match error {
+                None => ran.unwrap(),
+                Some(words) => {
+                    let error = pod.boot().await.map(drop).unwrap_err().to_string();
+                    assert!(ran.is_err() && error.contains(words), "{error}");
+                }
+            }
+            assert_eq!(*guest.launches.lock().unwrap(), [Start::Boot, Start::Boot]);
+            let unheard = pod.inspect().unheard.unwrap();
+            assert!(unheard.contains("its agent did not answer within 3000 ms; its console"), "{unheard}");
+            let steps = pod.steps().await;
+            assert!(steps.iter().any(|step| step.name == "boot that failed"), "{steps:?}");
+            if error.is_none() {
+                assert_eq!(guest.plugged.lock().unwrap().len(), 2, "the disks of one VM");
+                guest.process("c1").exit(0);
+                pod.stop(Duration::ZERO, "done").await;
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig, TapInterface};
+use hyper_sys::tap::TapError;
 use hyper_vm::qemu::Qemu;
 use hyper_vm::{ExitKind, Hypervisor, Share, Start, Vm, VmConfig, kvm};
 
@@ -26,6 +27,9 @@ pub const BOOT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Of twenty starts at once on two processors with a load of 33 the slowest clone took 5.3 s; with a load of 12 a clone
 /// took 2.3 s and a boot 9.8.
 const CLONE_PART: u32 = 4;
+/// How long a tap may be held by others, and how often it is tried.
+const TAP: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(5);
 /// Bytes of seed for the guest's random generator: what `/dev/urandom` is good for, twice.
 const SEED: usize = 64;
 /// File in the runtime directory that keeps the probe of KVM for this boot of the host.
@@ -109,7 +113,7 @@ pub async fn launch(
     // Before the VM: a tap that is missing is known at once.
     let mut taps = Vec::new();
     for interface in &config.interfaces {
-        taps.push((interface.slot, open_tap(interface)?));
+        taps.push((interface.slot, open_tap(interface).await?));
     }
     let mut shares = None;
     if config.share {
@@ -134,13 +138,21 @@ pub async fn launch(
     Ok((vm, shares))
 }
 
-/// Opens the tap of an interface.
+/// Opens the tap of an interface. Whoever made it has closed it, but of every process that was forked meanwhile there is a
+/// copy of its descriptors until that executes its program, and on a busy machine that takes its time.
 ///
 /// # Errors
-/// There is none of that name.
-pub fn open_tap(interface: &TapInterface) -> Result<OwnedFd, ShimError> {
-    hyper_sys::tap::open(&interface.tap)
-        .map_err(|error| ShimError::failed("cannot connect the network", &error))
+/// There is none of that name, or it stays in use.
+pub async fn open_tap(interface: &TapInterface) -> Result<OwnedFd, ShimError> {
+    let deadline = Instant::now() + TAP;
+    loop {
+        match hyper_sys::tap::open(&interface.tap) {
+            Err(TapError::Busy(_)) if Instant::now() < deadline => tokio::time::sleep(RETRY).await,
+            opened => {
+                return opened.map_err(|error| ShimError::failed("cannot connect the network", &error));
+            }
+        }
+    }
 }
 
 /// NIC slots of a pod's VM.

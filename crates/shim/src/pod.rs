@@ -452,7 +452,7 @@ impl Pod {
         let mut plugged = Vec::new();
         let followed = async {
             for interface in &fresh {
-                live.machine.vm.plug_nic(interface.slot, boot::open_tap(interface)?).await?;
+                live.machine.vm.plug_nic(interface.slot, boot::open_tap(interface).await?).await?;
                 plugged.push(interface.slot);
             }
             let interfaces = wanted.iter().map(boot::of_guest).collect();

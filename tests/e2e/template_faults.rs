@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
         clones_go_on_when_their_template_is_removed_or_replaced,
         a_disk_without_room_for_a_template_is_named_and_runs_go_on,
         a_template_whose_making_is_killed_is_in_nobodys_way,
+        a_template_in_the_making_ends_with_its_daemon,
         a_clone_that_is_killed_while_it_starts_harms_nobody_else,
         spares_killed_while_they_are_made_are_in_nobodys_way,
         a_spare_that_ends_before_its_container_is_made_is_replaced,
@@ -309,6 +310,25 @@ fn a_template_whose_making_is_killed_is_in_nobodys_way() {
         assert!(origin(&engine, &[]).starts_with("cloned from template"));
     }
     engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
+}
+
+fn a_template_in_the_making_ends_with_its_daemon() {
+    let engine = engine("0");
+    works(&engine);
+    for signal in [Signal::TERM, Signal::KILL] {
+        wait_until("nothing is being made", || those(&engine, is_maker).is_empty());
+        engine.hyper(&["template", "prune", "-f"]).run().ok();
+        let mut making = engine.hyper(&["template", "create"]).spawn();
+        wait_until("its VM is there", || !those(&engine, is_vmm).is_empty());
+        kill(engine.daemon_pid().unwrap(), signal);
+        making.wait_within(Duration::from_secs(30));
+        // Without the next daemon.
+        wait_until("hyperd is gone", || engine.daemon_pid().is_none());
+        wait_until("who makes it is gone", || engine.pod_processes().is_empty());
+        nothing_half_made(&engine);
+        works(&engine);
+    }
     assert_eq!(engine.finish(), Vec::<String>::new());
 }
 

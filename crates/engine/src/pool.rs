@@ -101,6 +101,11 @@ impl Pool {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until the daemon ends.
+    pub(crate) async fn ending(&self) {
+        self.ending.wait().await;
+    }
+
     fn lacks(&self) -> bool {
         let spares = self.spares();
         !spares.closed && spares.ready.len() < self.wanted

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_protocol::shim::{Origin, PodConfig, TapInterface, TemplateManifest};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::boot::BOOT_TIMEOUT;
 use crate::clock::Timestamp;
@@ -32,6 +32,8 @@ const MANIFEST_MAX: u64 = 64 << 10;
 const QUIET: Duration = Duration::from_secs(1);
 /// How long the making may take beyond the boot: the memory is written to disk.
 const SAVING: Duration = Duration::from_secs(60);
+/// How long a shim may take to give the making up.
+const GIVING_UP: Duration = Duration::from_secs(5);
 /// Priority of the making (`nice`).
 const NICENESS: i32 = 10;
 /// How long after a template could not be made it is tried again at the earliest: this, doubled with each time, and at
@@ -286,7 +288,6 @@ impl Shared {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
         if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
@@ -294,20 +295,40 @@ impl Shared {
             let _ = rustix::process::setpriority_process(Some(pid), NICENESS);
         }
         let mut stdin = child.stdin.take().expect("it was made a pipe");
-        stdin.write_all(&text).await.map_err(failed)?;
-        drop(stdin);
-        let output = tokio::time::timeout(BOOT_TIMEOUT + SAVING, child.wait_with_output())
-            .await
-            .map_err(|_| EngineError::new(Kind::System, "the template was not made in time"))?
-            .map_err(failed)?;
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
+        let output = async {
+            stdin.write_all(&text).await.map_err(failed)?;
+            drop(stdin);
+            let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+            let (mut printed, mut said) = (Vec::new(), Vec::new());
+            let (read, also) = tokio::join!(
+                stdout.as_mut().expect("it was made a pipe").read_to_end(&mut printed),
+                stderr.as_mut().expect("it was made a pipe").read_to_end(&mut said),
+            );
+            read.and(also).map_err(failed)?;
+            Ok((printed, said))
+        };
+        // Where nobody reads what it prints, the shim clears up what it has and ends.
+        let output = tokio::select! {
+            output = tokio::time::timeout(BOOT_TIMEOUT + SAVING, output) => output
+                .unwrap_or_else(|_| Err(EngineError::new(Kind::System, "the template was not made in time"))),
+            () = self.pool.ending() => Err(EngineError::new(Kind::System, "the daemon is ending")),
+        };
+        let status = match tokio::time::timeout(GIVING_UP, child.wait()).await {
+            Ok(status) => status.map_err(failed)?,
+            Err(_) => {
+                child.kill().await.map_err(failed)?;
+                return Err(EngineError::new(Kind::System, "the shim that makes the template does not end"));
+            }
+        };
+        let (printed, said) = output?;
+        if !status.success() {
+            let stderr = String::from_utf8_lossy(&said);
             return Err(EngineError::new(
                 Kind::System,
                 format!("cannot make a template: {}", last_line(&stderr).trim_start_matches("error: ")),
             ));
         }
-        serde_json::from_slice(&output.stdout)
+        serde_json::from_slice(&printed)
             .map_err(|error| EngineError::system("the shim tells no template", error))
     }
 

@@ -15,10 +15,11 @@ use hyper_link::HostLink;
 use hyper_protocol::agent::Request;
 use hyper_protocol::shim::{FileMark, PodConfig, TemplateManifest};
 use hyper_vm::{Hypervisor, Start, Vm, VmConfig};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
-use crate::boot;
+use crate::{boot, idle};
 
 /// Longest manifest.
 const MANIFEST_MAX: u64 = 64 << 10;
@@ -166,7 +167,7 @@ pub fn mark(metadata: &fs::Metadata) -> FileMark {
 }
 
 /// Makes the template for pods like this one, unless there is one; prints its manifest in JSON. The pod's directory
-/// is used for the time being.
+/// is used for it and removed. When nobody reads the standard output any more the making is given up.
 ///
 /// # Errors
 /// With the whole chain of causes; nothing is left of it then.
@@ -175,9 +176,27 @@ pub fn create() -> anyhow::Result<()> {
         serde_json::from_reader(io::stdin().lock()).context("the pod's configuration is not valid")?;
     let root = config.templates.clone().context("the configuration names no directory for templates")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let manifest = runtime.context("cannot start the runtime")?.block_on(make(&root, &config))?;
-    println!("{}", serde_json::to_string(&manifest).context("cannot encode the manifest")?);
+    let made = runtime.context("cannot start the runtime")?.block_on(make(&root, &config));
+    // Whoever gave it may have been killed.
+    let _ = fs::remove_dir_all(&config.dir);
+    println!("{}", serde_json::to_string(&made?).context("cannot encode the manifest")?);
     Ok(())
+}
+
+/// Waits until nobody reads the standard output any more: the daemon that wants the template has ended.
+async fn abandoned() {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let watch = move || {
+        let stdout = io::stdout();
+        // Asked for nothing, it tells of the other end's end alone (`poll(2)`).
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while matches!(poll(&mut watched, None), Ok(0) | Err(rustix::io::Errno::INTR)) {}
+        let _ = done.send(());
+    };
+    let watching = std::thread::Builder::new().name("reader".into()).stack_size(64 << 10).spawn(watch);
+    if watching.is_err() || ended.await.is_err() {
+        std::future::pending().await
+    }
 }
 
 async fn make(root: &Path, config: &PodConfig) -> anyhow::Result<TemplateManifest> {
@@ -279,16 +298,23 @@ async fn fill(
 ) -> anyhow::Result<(String, String)> {
     let vm = hypervisor.launch(vm_config).await.context("cannot launch the VM")?;
     let made = async {
-        let answered =
-            tokio::time::timeout(Duration::from_millis(config.boot_timeout_ms), answer(&*vm)).await;
-        answered.context("the guest's agent did not answer in time")??;
+        tokio::select! {
+            answered = answer(&*vm) => answered?,
+            rested = idle::hung(vm.info().pid) => bail!("the guest did nothing for {} s", rested.as_secs()),
+            () = tokio::time::sleep(Duration::from_millis(config.boot_timeout_ms)) => {
+                bail!("the guest's agent did not answer in time")
+            }
+        }
         // Private to its owner, as is everything that a guest may one day have secrets in.
         let memory = OpenOptions::new().write(true).open(dir.join(Start::MEMORY))?;
         memory.set_permissions(fs::Permissions::from_mode(0o600))?;
         let saving = vm.saving().context("the VM cannot be saved")?;
         saving.save().await.context("cannot save the VM")
     };
-    let saved = made.await;
+    let saved = tokio::select! {
+        saved = made => saved,
+        () = abandoned() => Err(anyhow::anyhow!("nobody waits for the template any more")),
+    };
     vm.kill().await;
     saved.map(|()| (vm.info().accelerator.to_string(), vm.info().version.clone()))
 }

@@ -526,6 +526,10 @@ mod tests {
         let mut vmm = std::process::Command::new(&program).arg("1234").spawn().unwrap();
         std::fs::write(dir.path().join(VMM_PID), vmm.id().to_string()).unwrap();
         let found = |pod| vmm_pid(pod, dir.path()).map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        // Its words are there a moment after it is.
+        while found("1234").is_none() {
+            std::thread::yield_now();
+        }
         assert_eq!((found("1234"), found("other")), (Some(vmm.id()), None));
         // As one of which a thread is left, it has no command line any more.
         vmm.kill().unwrap();

@@ -236,6 +236,6 @@ impl Store {
         let shelf = &self.shared.shelf;
         let parts = shelf.ingests().collect()?;
         let mut state = shelf.state();
-        Ok(parts + shelf.collect(&mut state)?.len())
+        Ok(parts + shelf.collect(&mut state, None)?.len())
     }
 }

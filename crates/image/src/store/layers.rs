@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::Connection;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, ImageId};
 use crate::erofs::Reader;
 use crate::layer::{Converted, LayerError, Limits, Lower, Source, convert};
 
@@ -211,27 +211,33 @@ impl Shelf {
         Ok(Lower::new(layers))
     }
 
-    /// Removes the layers that no image has and no work relies on, and what is derived from chains that no image
-    /// has. Returns their diff IDs.
+    /// Removes an image, if there is one to remove, and the layers that no image has then and no work relies on; and what
+    /// is derived from chains that no image has. Returns the layers' diff IDs. The rows go in one transaction: a process
+    /// that is killed leaves all of them or none, and files without a row are swept by the next one.
     ///
     /// # Errors
     /// The database or a file operation fails.
-    pub fn collect(&self, state: &mut State) -> Result<Vec<Digest>, StoreError> {
+    pub fn collect(&self, state: &mut State, image: Option<&ImageId>) -> Result<Vec<Digest>, StoreError> {
+        let transaction = state.connection.transaction()?;
+        if let Some(image) = image {
+            database::remove_image(&transaction, image)?;
+        }
         let mut removed = Vec::new();
-        for key in database::unused_layers(&state.connection)? {
-            if state.held.contains_key(&key) {
-                continue;
+        for key in database::unused_layers(&transaction)? {
+            if !state.held.contains_key(&key) {
+                removed.extend(database::layer(&transaction, &key)?);
+                database::remove_layer(&transaction, &key)?;
             }
-            let row = database::layer(&state.connection, &key)?;
-            database::remove_layer(&state.connection, &key)?;
-            self.disk.remove_layer(&key)?;
-            removed.extend(row.map(|row| row.diff_id));
         }
         if !removed.is_empty() {
-            blobs::sweep(&state.connection)?;
+            blobs::sweep(&transaction)?;
+        }
+        transaction.commit()?;
+        for layer in &removed {
+            self.disk.remove_layer(&layer.key)?;
         }
         merged::sweep(&self.disk, &state.connection)?;
-        Ok(removed)
+        Ok(removed.into_iter().map(|layer| layer.diff_id).collect())
     }
 }
 

@@ -229,9 +229,8 @@ pub fn remove(
     }
     let chain = ImageConfig::parse(&row.config)
         .map_or_else(|_| Vec::new(), |config| chain_ids(&config.rootfs.diff_ids));
-    database::remove_image(&state.connection, &row.id).map_err(StoreError::Database)?;
+    let gone = shelf.collect(&mut state, Some(&row.id))?;
     removed.push(Removed::Deleted(row.id.to_string()));
-    let gone = shelf.collect(&mut state)?;
     let gone_here = row.layers.iter().zip(&chain).rev().filter(|(layer, _)| gone.contains(&layer.diff_id));
     removed.extend(gone_here.map(|(_, chain_id)| Removed::Deleted(chain_id.to_string())));
     Ok(removed)

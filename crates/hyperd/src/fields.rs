@@ -35,7 +35,10 @@ impl Fields {
                 }
             }
             Value::Null => Ok(Self { path, map: Map::new() }),
-            _ => Err(ApiError::invalid(format!("invalid JSON: {path} must be an object"))),
+            _ => {
+                let what = if path.is_empty() { "the request's body" } else { path };
+                Err(ApiError::invalid(format!("invalid JSON: {what} must be an object")))
+            }
         }
     }
 

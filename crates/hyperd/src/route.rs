@@ -98,7 +98,7 @@ fn takes_body(path: &[&str]) -> bool {
 }
 
 /// Takes what a client sends without need: a connection closed with bytes unread would take the reply with it.
-async fn discard_body(request: &mut Request) {
+pub(crate) async fn discard_body(request: &mut Request) {
     let read = async {
         let mut left = DISCARDED_MAX;
         while let Some(Ok(frame)) = request.body_mut().frame().await {

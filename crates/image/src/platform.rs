@@ -68,6 +68,12 @@ impl fmt::Display for Platform {
     }
 }
 
+/// What may stand without an operating system.
+const ARCHITECTURES: [&str; 16] = [
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "loong64", "mips64", "mips64le",
+    "ppc64le", "riscv64", "s390x", "x86-64", "x86_64",
+];
+
 impl FromStr for Platform {
     type Err = ParsePlatformError;
 
@@ -88,7 +94,7 @@ impl FromStr for Platform {
             ["linux" | "windows" | "darwin" | "freebsd"] => {
                 return Ok(Self { os: parts[0].to_lowercase(), ..Self::host() });
             }
-            [architecture] => ("linux", *architecture, None),
+            [word] if ARCHITECTURES.contains(&word.to_lowercase().as_str()) => ("linux", *word, None),
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some(*variant)),
             _ => return Err(fail()),

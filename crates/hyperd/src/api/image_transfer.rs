@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::image::get;
 use crate::fields::Fields;
 use crate::http::{ApiError, Reply, Result, Sender, ok, read_json};
-use crate::route::Call;
+use crate::route::{Call, discard_body};
 use crate::upload::Upload;
 
 /// Progress messages that may wait for a slow client before superfluous ones are left out.
@@ -148,13 +148,21 @@ pub(super) async fn progress_reply(
         biased;
         event = progress.next() => event,
         result = &mut work => {
-            result?;
+            // What was told before it failed makes the failure a part of the stream, as docker has it.
+            let begun = progress.waiting.load(Ordering::Relaxed) > 0;
+            let failed = match result {
+                Err(error) if begun => Some(error.report()),
+                result => result.map(|()| None)?,
+            };
             let (sender, reply) = crate::http::stream("application/json");
             tokio::spawn(async move {
                 while let Some(event) = progress.next().await {
                     if sender.send_json(&event.to_json()).await.is_err() {
                         return;
                     }
+                }
+                if let Some(text) = failed {
+                    let _ = sender.send_json(&json!({"errorDetail": {"message": text}, "error": text})).await;
                 }
             });
             return Ok(reply);
@@ -189,7 +197,8 @@ async fn forward(sender: &Sender, first: Option<Progress>, mut progress: Told) {
     }
 }
 
-async fn import(call: Call) -> Result {
+/// What a request to import asks for.
+fn import_request(call: &Call) -> Result<ImportRequest> {
     let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
     let reference = match (repository, tag) {
         ("", _) => None,
@@ -199,11 +208,21 @@ async fn import(call: Call) -> Result {
         }
     };
     let message = call.query.get("message");
-    let request = ImportRequest {
+    Ok(ImportRequest {
         reference,
         changes: call.query.all("changes"),
         message: (!message.is_empty()).then(|| message.to_owned()),
-        platform: platform(&call)?,
+        platform: platform(call)?,
+    })
+}
+
+async fn import(mut call: Call) -> Result {
+    let request = match import_request(&call) {
+        Ok(request) => request,
+        Err(error) => {
+            discard_body(&mut call.request).await;
+            return Err(error);
+        }
     };
     let engine = call.app.engine.clone();
     let upload = Upload::of(call.request.into_body());

@@ -7,7 +7,7 @@ use hyper_engine::{DEFAULT_MEMORY_MIB, ListQuery, OVERHEAD_MIB, Timestamp, host_
 use serde_json::{Value, json};
 
 use super::image;
-use crate::http::{Reply, Result, ok, text};
+use crate::http::{ApiError, Reply, Result, ok, text};
 use crate::route::{API_VERSION, Call, MIN_API_VERSION};
 
 pub(crate) fn ping() -> Reply {
@@ -206,8 +206,16 @@ pub(crate) async fn doctor(call: Call) -> Result {
     ok(&call.app.engine.doctor().await)
 }
 
+/// What `GET /system/df?type=` may name, and the answer's fields for it.
+const USAGE: [(&str, &str); 4] =
+    [("container", "Containers"), ("image", "Images"), ("volume", "Volumes"), ("build-cache", "BuildCache")];
+
 pub(crate) async fn disk_usage(call: Call) -> Result {
     let engine = &call.app.engine;
+    let wanted = call.query.all("type");
+    if let Some(unknown) = wanted.iter().find(|kind| !USAGE.iter().any(|(known, _)| known == kind)) {
+        return Err(ApiError::invalid(format!("unknown object type: {unknown}")));
+    }
     let containers = engine.list(&ListQuery { all: true, size: true, ..ListQuery::default() }).await?;
     let images = image::all(engine).await?;
     let mut layers: BTreeMap<_, u64> = BTreeMap::new();
@@ -238,13 +246,22 @@ pub(crate) async fn disk_usage(call: Call) -> Result {
         .map(|info| super::inspect::summary(info, engine.shown_mounts(&info.record), now))
         .collect();
     let volumes = engine.volumes(&hyper_engine::Filters::default(), true).await?;
-    ok(&json!({
+    let mut usage = json!({
         "LayersSize": layers.values().sum::<u64>(),
         "Images": images,
         "Containers": containers,
         "Volumes": volumes.iter().map(super::volume::volume).collect::<Vec<_>>(),
         "BuildCache": [],
-    }))
+    });
+    for (kind, field) in USAGE {
+        if !wanted.is_empty() && !wanted.iter().any(|known| known == kind) {
+            usage[field] = Value::Null;
+            if kind == "image" {
+                usage["LayersSize"] = 0.into();
+            }
+        }
+    }
+    ok(&usage)
 }
 
 /// A network with the containers that run in it.

@@ -11,6 +11,7 @@ mod clock;
 mod cpio;
 mod dist;
 mod e2e;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod kernel;
@@ -56,6 +57,12 @@ enum Command {
     Check,
     /// Every test: units first, then end to end
     Test,
+    /// Hostile input to everything that parses: API bodies, archives, templates
+    Fuzz {
+        /// Seconds for each target; all run side by side
+        #[arg(long, default_value_t = fuzz::USUAL)]
+        seconds: u64,
+    },
     /// End-to-end tests with real guests; arguments after `--` go to the test program
     E2e {
         /// Arguments for the test program, a name filter for example
@@ -101,6 +108,7 @@ fn run(command: Command) -> Result<()> {
         Command::Run => run::run(),
         Command::Check => check::run(),
         Command::Test => test::run(),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::E2e { arguments } => e2e::run(&arguments),
         Command::DockerCli { chosen } => e2e::docker_cli(chosen.as_deref()),
         Command::DockerPy { arguments } => e2e::docker_py(&arguments),

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{build, clock, e2e, project};
+use crate::{build, clock, e2e, fuzz, project};
 
 /// Units first: they are quick, and what they find would confuse the rest. The guest before them, because some boot
 /// it, and another than this one would tell nothing.
 pub fn run() -> Result<()> {
     build::run()?;
     units()?;
+    fuzz::run(fuzz::USUAL)?;
     e2e::run(&[])
 }
 

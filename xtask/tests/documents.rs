@@ -23,7 +23,7 @@ fn paths_named_in_documents_exist() {
         let text = fs::read_to_string(root.join(document)).expect(document);
         for name in quoted(&text) {
             let first = name.split('/').next().unwrap_or_default();
-            let ours = ["crates", "xtask", "tests", "guest", "docs", "benches"].contains(&first);
+            let ours = ["crates", "xtask", "tests", "guest", "docs", "benches", "fuzz"].contains(&first);
             let path = name.contains('/') && !name.contains([' ', '<', '*', '…', '$']);
             if ours && path && !root.join(&name).exists() {
                 missing.push(format!("{document}: {name}"));

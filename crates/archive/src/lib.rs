@@ -5,6 +5,8 @@
 //! symbolic link must not lead elsewhere, so that no name in an archive and no race moves the work out of it.
 //! Files in reading order: [`tar`], `pack`, `unpack`.
 
+#[cfg(test)]
+mod fuzz;
 mod pack;
 pub mod tar;
 mod unpack;

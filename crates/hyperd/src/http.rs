@@ -278,6 +278,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fuzz_query_and_filters() {
+        let good = [
+            "all=1&limit=5&filters=%7B%22status%22%3A%5B%22running%22%5D%7D",
+            r#"filters={"label":{"a=b":true},"until":["10m"]}&since=1.5"#,
+        ];
+        hyper_fuzz::text(&good, &["%", "%2", "%ff", "+", "&", "=", "\"", "{", "[", "\u{0}"], |text| {
+            let query = Query::parse(Some(text));
+            let _ = (query.bool("all"), query.number::<i64>("limit"), query.all("since"), query.has("x"));
+            let _ = hyper_engine::Filters::parse(query.get("filters"), &["status", "label", "until"]);
+        });
+    }
+
+    #[test]
     fn query_parameters_are_decoded() {
         let query = Query::parse(Some("name=a%2Fb+c&all=1&x&names=a&names=b&bad=%zz%"));
         assert_eq!(query.get("name"), "a/b c");

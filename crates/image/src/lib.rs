@@ -5,6 +5,8 @@ mod config;
 mod digest;
 mod erofs;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod layer;
 mod platform;
 mod progress;

@@ -133,11 +133,13 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return self.repository();
         }
-        match self.path.strip_prefix(OFFICIAL_PREFIX) {
+        let name = match self.path.strip_prefix(OFFICIAL_PREFIX) {
             // `docker.io/library/a/b` must not become `a/b`, which would be another repository.
-            Some(name) if !name.contains('/') => name.to_owned(),
-            _ => self.path.clone(),
-        }
+            Some(name) if !name.contains('/') => name,
+            _ => &self.path,
+        };
+        // Nor `docker.io/a.b/c` become `a.b/c`, which would be at another registry. (Docker's does.)
+        if split_domain(name) == (DEFAULT_DOMAIN, name) { name.to_owned() } else { self.repository() }
     }
 
     /// The whole reference with registry and path written out.

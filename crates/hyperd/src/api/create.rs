@@ -179,6 +179,38 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_create_bodies() {
+        let plain = include_str!("../../tests/data/docker-cli-28-create.json");
+        let plain: Value = serde_json::from_str(plain).unwrap();
+        let full = json!({
+            "Image": "x", "Cmd": ["one"], "Entrypoint": "e", "StopTimeout": 3, "ExposedPorts": {"80/tcp": {}},
+            "Env": ["A=1"], "Labels": {"a": "b"}, "Volumes": {"/v": {}}, "StopSignal": "TERM",
+            "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1_000_000, "Retries": 3},
+            "HostConfig": {
+                "NanoCpus": 1_500_000_000, "Memory": 1 << 29, "AutoRemove": true, "NetworkMode": "none",
+                "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}], "Tmpfs": {"/tmp": "size=1m,mode=1777"},
+                "SecurityOpt": ["no-new-privileges", "seccomp={}"], "CapAdd": ["NET_ADMIN"],
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "10k", "max-file": "3"}},
+                "StorageOpt": {"size": "1G"}, "PublishAllPorts": true, "Sysctls": {"net.x": "1"},
+                "PortBindings": {"80-82/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080-8082"}]},
+                "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}, "ExtraHosts": ["a:1.2.3.4"],
+                "Binds": ["/a:/b:ro", "v:/c"], "Dns": ["1.1.1.1"], "ShmSize": 1 << 20, "ConsoleSize": [24, 80],
+                "Mounts": [
+                    {"Type": "volume", "Source": "v", "Target": "/t", "VolumeOptions": {"NoCopy": true}},
+                    {"Type": "bind", "Source": "/s", "Target": "/u", "ReadOnly": true},
+                    {"Type": "tmpfs", "Target": "/w", "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 448}},
+                ],
+            },
+            "NetworkingConfig": {"EndpointsConfig": {"n": {"Aliases": ["a"], "IPAMConfig": {"IPv4Address": "10.0.0.2"}}}},
+        });
+        hyper_fuzz::json(&[plain, full], |body| {
+            if let Err(error) = read(body.clone()) {
+                assert!(!error.message.is_empty() && error.status != StatusCode::INTERNAL_SERVER_ERROR);
+            }
+        });
+    }
+
+    #[test]
     fn every_option_of_later_is_refused_by_name() {
         for (host, name) in [
             (json!({"RestartPolicy": {"Name": "sometimes"}}), "sometimes"),

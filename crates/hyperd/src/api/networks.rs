@@ -228,6 +228,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fuzz_network_bodies() {
+        let network = json!({
+            "Name": "n", "Driver": "bridge", "Internal": true, "EnableIPv6": true, "Labels": {"a": "b"},
+            "Options": {"com.docker.network.driver.mtu": "1400"}, "CheckDuplicate": true,
+            "IPAM": {"Driver": "default", "Config": [{
+                "Subnet": "10.1.0.0/16", "IPRange": "10.1.2.0/24", "Gateway": "10.1.0.1",
+                "AuxiliaryAddresses": {"x": "10.1.0.2"},
+            }]},
+        });
+        let place = json!({
+            "Aliases": ["a"], "IPAMConfig": {"IPv4Address": "10.0.0.2", "IPv6Address": "fd00::2"},
+            "MacAddress": "02:42:ac:11:00:02", "DriverOpts": {"a": "b"}, "Links": null,
+        });
+        hyper_fuzz::json(&[network, place], |body| {
+            for error in [read(body.clone()).err(), endpoint(body.clone()).err()].into_iter().flatten() {
+                assert!(!error.message.is_empty());
+                assert_ne!(error.status, hyper::StatusCode::INTERNAL_SERVER_ERROR, "{}", error.message);
+            }
+        });
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (body, word) in [
             (json!({"Name": "n", "Driver": "overlay"}), "overlay"),

@@ -5,6 +5,8 @@
 
 mod eval;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod parse;
 mod value;
 

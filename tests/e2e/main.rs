@@ -9,10 +9,12 @@
 #![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping")]
 
 mod api;
+mod api_input;
 mod bad_images;
 mod bad_input;
 mod copy;
 mod crash;
+mod garbage;
 mod harness;
 mod health;
 mod images;
@@ -39,6 +41,7 @@ mod tools;
 mod trees;
 mod upkeep;
 mod volumes;
+mod watching;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,6 +58,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("run", run::cases()),
         ("lifecycle", lifecycle::cases()),
         ("api", api::cases()),
+        ("watching", watching::cases()),
         ("copy", copy::cases()),
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),
@@ -63,11 +67,13 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("ports", ports::cases()),
         ("machine", machine::cases()),
         ("bad_input", bad_input::cases()),
+        ("api_input", api_input::cases()),
         ("bad_images", bad_images::cases()),
         ("trees", trees::cases()),
         ("volumes", volumes::cases()),
         ("servers", servers::cases()),
         ("crash", crash::cases()),
+        ("garbage", garbage::cases()),
         ("survival", survival::cases()),
         ("soak", soak::cases()),
         ("tools", tools::cases()),

@@ -20,7 +20,9 @@ pub fn run(seconds: u64) -> Result<()> {
         let mut running = Vec::new();
         for program in &programs {
             let mut command = std::process::Command::new(program);
-            command.args(["fuzz_", "--nocapture"]).env("HYPER_FUZZ_SECONDS", seconds.to_string());
+            command
+                .args(["fuzz_", "--nocapture", "--test-threads=8"])
+                .env("HYPER_FUZZ_SECONDS", seconds.to_string());
             let child = command.current_dir(project::root()).stdout(Stdio::piped()).stderr(Stdio::piped());
             running
                 .push((program, child.spawn().with_context(|| format!("starting {}", program.display()))?));

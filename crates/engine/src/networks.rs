@@ -27,6 +27,8 @@ const NUMBERS: u16 = 1 << 12;
 pub(crate) const PREDEFINED: [&str; 4] = [BRIDGE, "host", "none", "default"];
 /// The default network.
 pub(crate) const BRIDGE: &str = "bridge";
+/// Most bytes of a network's name.
+const NAME_MAX: usize = 200;
 /// Most bytes of a bridge's name (`IFNAMSIZ` less the NUL).
 const LINK_NAME_MAX: usize = 15;
 
@@ -62,6 +64,8 @@ pub struct NetworkRequest {
     pub name: String,
     /// Subnets.
     pub ipam: Vec<Ipam>,
+    /// Options for choosing addresses were given, though none that do anything: kept for `inspect`.
+    pub ipam_options: bool,
     /// With IPv6.
     pub ipv6: bool,
     /// Without a way out.
@@ -371,7 +375,11 @@ impl Engine {
                 request.name
             )));
         }
-        if !ids::is_name(&request.name) {
+        // Docker takes any words; these would be no name in an address of the API.
+        let bad = request.name.trim().is_empty()
+            || request.name.len() > NAME_MAX
+            || request.name.contains(|c: char| c == '/' || c.is_control());
+        if bad {
             return Err(EngineError::invalid(format!("invalid network name: {:?}", request.name)));
         }
         let _membership = self.shared.membership.lock().await;
@@ -422,11 +430,8 @@ impl Engine {
             request.ipam.iter().any(|ipam| !ipam.subnet.is_empty() && ipam.subnet.contains(':') == six)
         };
         let (has_four, has_six) = (has(false), has(true));
-        if has_six && !request.ipv6 {
-            return Err(EngineError::invalid(
-                "invalid network config:\nIPv6 subnets need IPv6 to be enabled",
-            ));
-        }
+        // Who names a subnet wants addresses of it.
+        request.ipv6 |= has_six;
         if !has_four {
             let mut taken: Vec<Ipv4Net> = nets.iter().map(|net| net.config.subnet).collect();
             // Opened, so that its subnet is known.

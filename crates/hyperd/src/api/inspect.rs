@@ -363,6 +363,9 @@ fn networks(info: &ContainerInfo) -> Value {
             names.push(short_id(&info.record.id).to_owned());
             shown["DNSNames"] = json!(names);
             shown["Aliases"] = list_or_null(&asked.aliases);
+            if let (None, Some(mac)) = (endpoint, &asked.mac) {
+                shown["MacAddress"] = json!(mac);
+            }
             let mut ipam = Map::new();
             if let Some(address) = asked.address {
                 ipam.insert("IPv4Address".to_owned(), json!(address.to_string()));

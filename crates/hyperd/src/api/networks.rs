@@ -34,6 +34,7 @@ pub(super) fn value(call: &Call, record: &NetworkRecord) -> Value {
         );
     }
     let request = &record.request;
+    let options = if request.ipam_options { json!({}) } else { Value::Null };
     let ipam: Vec<Value> = request.ipam.iter().map(|ipam| ipam_value(ipam, record)).collect();
     json!({
         "Name": request.name,
@@ -42,7 +43,7 @@ pub(super) fn value(call: &Call, record: &NetworkRecord) -> Value {
         "Scope": "local",
         "Driver": "bridge",
         "EnableIPv6": request.ipv6,
-        "IPAM": {"Driver": "default", "Options": {}, "Config": ipam},
+        "IPAM": {"Driver": "default", "Options": options, "Config": ipam},
         "Internal": request.internal,
         "Attachable": request.attachable,
         "Ingress": false,
@@ -106,7 +107,15 @@ fn read(body: Value) -> Result<NetworkRequest> {
             "IPAM driver {driver} is not supported: there is default"
         )));
     }
-    ipam.refuse("Options", &[], "the default IPAM driver has none")?;
+    match ipam.take("Options") {
+        Value::Null => {}
+        Value::Object(options) if options.is_empty() => request.ipam_options = true,
+        _ => {
+            return Err(ApiError::unsupported(
+                "IPAM.Options is not supported: the default IPAM driver has none",
+            ));
+        }
+    }
     let configs = match ipam.take("Config") {
         Value::Null => Vec::new(),
         Value::Array(configs) => configs,

@@ -38,7 +38,8 @@ const OTHER: &str = "other";
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
-    case_list![Own: nothing_is_lost_while_everything_is_killed].to_vec()
+    case_list![Own: nothing_is_lost_while_everything_is_killed, fifty_containers_started_at_once_all_start]
+        .to_vec()
 }
 
 /// `xorshift64*` (Vigna 2016): moments and choices that can be drawn again.
@@ -371,4 +372,31 @@ fn nothing_is_lost_while_everything_is_killed() {
     engine.hyper(&["network", "rm", "soaked", OTHER]).run().ok();
     engine.hyper(&["volume", "rm", "soaked"]).run().ok();
     assert_eq!(engine.finish(), Vec::<String>::new(), "seed {seed}");
+}
+
+fn fifty_containers_started_at_once_all_start() {
+    /// How many.
+    const MANY: usize = 50;
+    let engine = Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() });
+    let names: Vec<String> = (0..MANY).map(|number| format!("many{number}")).collect();
+    let start = |name: &str| {
+        let words = ["run", "-d", "--name", name, "busybox:latest", "sleep", "1000"];
+        engine.hyper(&words).timeout(PATIENCE).run()
+    };
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let starts: Vec<_> = names.iter().map(|name| scope.spawn(|| start(name))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    for output in outputs {
+        output.ok();
+    }
+    let running = engine.hyper(&["ps", "-q"]).run().ok().out();
+    assert_eq!(running.lines().count(), MANY, "{running}");
+    for name in &names {
+        engine.hyper(&["exec", name, "hostname"]).timeout(PATIENCE).run().ok();
+    }
+    let words: Vec<&str> = ["rm", "-f"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    engine.hyper(&words).timeout(PATIENCE).run().ok();
+    engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
 }

@@ -48,7 +48,11 @@ fn a_system_prune_removes_what_nobody_uses_and_nothing_else() {
     assert_eq!(hyper(&["ps", "-a", "--format", "{{.Names}}"]).ok().out(), "lives\n");
     hyper(&["exec", "lives", "echo", "alive"]).ok().prints("alive\n");
     hyper(&["restart", "-t", "0", "lives"]).ok();
-    let events = ["events", "--since", "10m", "--until", "0s", "--filter", "type=image", "--format", "json"];
+    // Until a moment in the future, so that the last second counts as well.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until = (now.as_secs() + 2).to_string();
+    let events =
+        ["events", "--since", "10m", "--until", &until, "--filter", "type=image", "--format", "json"];
     let events: Vec<Value> =
         hyper(&events).ok().out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(events.iter().any(|event| event["Action"] == "delete"), "{events:?}");

@@ -252,9 +252,18 @@ fn what_makes_no_sense_across_the_wall_is_refused_with_the_reason(s: &Session) {
     in_busybox(s, &["-v", &shared], "true")
         .exits(125)
         .complains(&["bind propagation rshared is not supported"]);
-    let nfs =
-        ["volume", "create", "-o", "type=nfs", "-o", "o=addr=10.0.0.1", "-o", "device=:/x", &s.name("nfs")];
-    s.run(&nfs).exits(1).complains(&["type=nfs is not supported: the guest's kernel has no NFS"]);
+    let cifs = [
+        "volume",
+        "create",
+        "-o",
+        "type=cifs",
+        "-o",
+        "o=addr=10.0.0.1",
+        "-o",
+        "device=//a/x",
+        &s.name("cifs"),
+    ];
+    s.run(&cifs).exits(1).complains(&["type=cifs is not supported: the host mounts nothing for a guest"]);
     // A VM that runs without a share cannot get one.
     let first = s.background(&[], "busybox:latest", &["sleep", "1000"]);
     let join = format!("container:{}", first.name);

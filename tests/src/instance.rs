@@ -354,6 +354,11 @@ impl Instance {
             );
             left.extend(self.stop_daemon());
         }
+        // It does not wait for what ends with it, a template in the making say.
+        let deadline = Instant::now() + SETTLE;
+        while self.processes().iter().any(|process| !self.is_harness(process)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         for process in self.processes() {
             if self.is_harness(&process) {
                 continue;

@@ -19,7 +19,6 @@ use crate::clock::Timestamp;
 use crate::engine::{Engine, Shared};
 use crate::error::{EngineError, Kind, Result};
 use crate::options::{PodOptions, TemplateUse};
-use crate::shim::last_line;
 use crate::{ids, size};
 
 /// Most templates that are kept.
@@ -322,11 +321,8 @@ impl Shared {
         };
         let (printed, said) = output?;
         if !status.success() {
-            let stderr = String::from_utf8_lossy(&said);
-            return Err(EngineError::new(
-                Kind::System,
-                format!("cannot make a template: {}", last_line(&stderr).trim_start_matches("error: ")),
-            ));
+            let why = reason(&String::from_utf8_lossy(&said));
+            return Err(EngineError::new(Kind::System, format!("cannot make a template: {why}")));
         }
         serde_json::from_slice(&printed)
             .map_err(|error| EngineError::system("the shim tells no template", error))
@@ -342,6 +338,17 @@ impl Shared {
         if let Some(root) = &self.templates.root {
             clear_unfinished(root);
         }
+    }
+}
+
+/// What a program says last that failed: the VMM's own words in it may have several lines.
+fn reason(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let begin = lines.iter().rposition(|line| line.starts_with("error: "));
+    let said = &lines[begin.unwrap_or(lines.len().saturating_sub(1))..];
+    match said.join("; ").trim_start_matches("error: ") {
+        "" => "no reason given".to_owned(),
+        text => text.to_owned(),
     }
 }
 
@@ -454,6 +461,14 @@ mod tests {
         fs::write(&file, serde_json::to_vec(&manifest).unwrap()).unwrap();
         let time = std::time::SystemTime::now() - Duration::from_secs(age_s);
         fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+    }
+
+    #[test]
+    fn all_that_a_program_says_in_the_end_is_the_reason() {
+        let stderr = "a warning\nerror: no space is left: qemu ended: hub 1\nhub 0\n";
+        assert_eq!(reason(stderr), "no space is left: qemu ended: hub 1; hub 0");
+        assert_eq!(reason("gone\n"), "gone");
+        assert_eq!(reason(""), "no reason given");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A name forwarder on the gateway address.
+//! A name forwarder on the gateway address, and what every server of names is made of ([`Service`]).
 //!
 //! It serves hosts whose name servers containers cannot reach: loopback or
 //! IPv6 ones. Messages are passed on as they are, over UDP and TCP (RFC 1035
@@ -26,6 +26,8 @@ use crate::resolv::{self, Plan};
 const PORT: u16 = 53;
 /// Longest message over UDP that is passed on, bytes (the largest UDP payload).
 const MESSAGE_MAX: usize = 65_535;
+/// Longest answer of a service's own over UDP, bytes, whatever the asker could take (RFC 1035, 4.2.1).
+pub(crate) const ANSWER_MAX: usize = 512;
 /// Length of a message's header, bytes (RFC 1035, 4.1.1).
 const HEADER: usize = 12;
 /// UDP questions in flight; more are dropped, and the resolver asks again.
@@ -40,15 +42,31 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to rest when the kernel refuses another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a server of names answers, and to whom. Called for each question: not to block.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// Whether this one is answered at all.
+    fn serves(&self, asker: IpAddr) -> bool;
+
+    /// The service's own answer, of at most `longest` bytes; `None` to ask others.
+    fn own_answer(&self, asker: IpAddr, question: &[u8], longest: usize) -> Option<Vec<u8>>;
+
+    /// The servers to ask now.
+    fn servers(&self, asker: IpAddr) -> Vec<SocketAddr>;
+}
+
+/// Addresses of servers, where such listen.
+pub(crate) fn at_port(servers: Vec<IpAddr>) -> Vec<SocketAddr> {
+    servers.into_iter().map(|address| SocketAddr::new(address, PORT)).collect()
+}
+
 /// A running forwarder; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     _tasks: JoinSet<()>,
 }
 
-/// What every question needs to be answered.
-#[derive(Clone)]
-struct Service {
+/// Passes everything on for a subnet.
+struct Passing {
     config: Arc<NetworkConfig>,
     subnet: Ipv4Net,
 }
@@ -61,43 +79,49 @@ impl Forwarder {
         subnet: Ipv4Net,
         config: Arc<NetworkConfig>,
     ) -> Result<Self, NetworkError> {
-        Self::start_on(SocketAddrV4::new(gateway, PORT), Service { config, subnet })
-            .await
-            .map(|(forwarder, _)| forwarder)
+        let passing = Arc::new(Passing { config, subnet });
+        let (forwarder, bound) = Self::serve(SocketAddrV4::new(gateway, PORT), passing).await?;
+        tracing::info!(address = %bound, "forwarding names");
+        Ok(forwarder)
     }
 
-    async fn start_on(address: SocketAddrV4, service: Service) -> Result<(Self, SocketAddr), NetworkError> {
+    /// Serves on an address, which is returned as it was bound.
+    pub(crate) async fn serve(
+        address: SocketAddrV4,
+        service: Arc<dyn Service>,
+    ) -> Result<(Self, SocketAddr), NetworkError> {
         let failed = |source| NetworkError::Forwarder { address: SocketAddr::V4(address), source };
         let udp = UdpSocket::bind(address).await.map_err(failed)?;
         let bound = udp.local_addr().map_err(failed)?;
         let tcp = TcpListener::bind(bound).await.map_err(failed)?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_udp(Arc::new(udp), service.clone()));
+        tasks.spawn(serve_udp(Arc::new(udp), Arc::clone(&service)));
         tasks.spawn(serve_tcp(tcp, service));
-        tracing::info!(address = %bound, "forwarding names");
         Ok((Self { _tasks: tasks }, bound))
     }
 }
 
-impl Service {
-    fn serves(&self, peer: SocketAddr) -> bool {
-        matches!(peer.ip(), IpAddr::V4(address) if self.subnet.contains(&address))
+impl Service for Passing {
+    fn serves(&self, asker: IpAddr) -> bool {
+        matches!(asker, IpAddr::V4(address) if self.subnet.contains(&address))
     }
 
-    /// The servers to ask now.
-    fn servers(&self) -> Vec<SocketAddr> {
-        let conf = match resolv::plan(&self.config) {
-            Ok(Plan::Forward(conf) | Plan::Direct(conf)) => conf,
+    fn own_answer(&self, _: IpAddr, _: &[u8], _: usize) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn servers(&self, _: IpAddr) -> Vec<SocketAddr> {
+        match resolv::plan(&self.config) {
+            Ok(Plan::Forward(conf) | Plan::Direct(conf)) => at_port(conf.nameservers),
             Err(error) => {
                 tracing::debug!(%error, "no servers to forward names to");
-                return Vec::new();
+                Vec::new()
             }
-        };
-        conf.nameservers.into_iter().map(|address| SocketAddr::new(address, PORT)).collect()
+        }
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, service: Service) {
+async fn serve_udp(socket: Arc<UdpSocket>, service: Arc<dyn Service>) {
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; MESSAGE_MAX];
     loop {
@@ -112,10 +136,18 @@ async fn serve_udp(socket: Arc<UdpSocket>, service: Service) {
         };
         while answers.try_join_next().is_some() {}
         let question = &buffer[..length];
-        if !service.serves(peer) || !is_question(question) || answers.len() >= QUESTIONS_MAX {
+        if !service.serves(peer.ip()) || !is_question(question) {
             continue;
         }
-        let (question, socket, servers) = (question.to_vec(), Arc::clone(&socket), service.servers());
+        if let Some(answer) = service.own_answer(peer.ip(), question, ANSWER_MAX) {
+            let _ = socket.send_to(&answer, peer).await;
+            continue;
+        }
+        if answers.len() >= QUESTIONS_MAX {
+            continue;
+        }
+        let (question, socket, servers) =
+            (question.to_vec(), Arc::clone(&socket), service.servers(peer.ip()));
         answers.spawn(async move {
             if let Some(answer) = ask_udp(&question, &servers).await.or_else(|| failure(&question)) {
                 let _ = socket.send_to(&answer, peer).await;
@@ -124,7 +156,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, service: Service) {
     }
 }
 
-pub(crate) async fn ask_udp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
+async fn ask_udp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
     for server in servers {
         match timeout(ANSWER_TIMEOUT, exchange_udp(question, *server)).await {
             Ok(Ok(answer)) => return Some(answer),
@@ -154,18 +186,18 @@ async fn exchange_udp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>
     }
 }
 
-async fn serve_tcp(listener: TcpListener, service: Service) {
+async fn serve_tcp(listener: TcpListener, service: Arc<dyn Service>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, peer)) if service.serves(peer) => {
-                let service = service.clone();
+            Ok((stream, peer)) if service.serves(peer.ip()) => {
+                let service = Arc::clone(&service);
                 connections.spawn(async move {
                     let _place = place;
-                    if let Err(error) = answer_connection(stream, &service).await {
+                    if let Err(error) = answer_connection(stream, peer.ip(), &*service).await {
                         tracing::debug!(%peer, %error, "answering questions over TCP");
                     }
                 });
@@ -179,20 +211,23 @@ async fn serve_tcp(listener: TcpListener, service: Service) {
     }
 }
 
-async fn answer_connection(mut stream: TcpStream, service: &Service) -> io::Result<()> {
+async fn answer_connection(mut stream: TcpStream, asker: IpAddr, service: &dyn Service) -> io::Result<()> {
     while let Some(question) = within(IDLE_TIMEOUT, read_message(&mut stream)).await? {
         if !is_question(&question) {
             return Ok(());
         }
-        let answer = ask_tcp(&question, &service.servers()).await;
-        let Some(answer) = answer.or_else(|| failure(&question)) else { return Ok(()) };
+        let answer = match service.own_answer(asker, &question, MESSAGE_MAX) {
+            Some(answer) => Some(answer),
+            None => ask_tcp(&question, &service.servers(asker)).await.or_else(|| failure(&question)),
+        };
+        let Some(answer) = answer else { return Ok(()) };
         within(IDLE_TIMEOUT, write_message(&mut stream, &answer)).await?;
     }
     Ok(())
 }
 
 /// The first answer of a server over TCP.
-pub(crate) async fn ask_tcp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
+async fn ask_tcp(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
     for &server in servers {
         match within(ANSWER_TIMEOUT, exchange_tcp(question, server)).await {
             Ok(Some(message)) => return Some(message),
@@ -210,7 +245,7 @@ async fn exchange_tcp(question: &[u8], server: SocketAddr) -> io::Result<Option<
 }
 
 /// One message with its two-byte length before it; `None` at the end.
-pub(crate) async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 2];
     match stream.read_exact(&mut length).await {
         Ok(_) => {}
@@ -222,25 +257,25 @@ pub(crate) async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Ve
     Ok(Some(message))
 }
 
-pub(crate) async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(message);
     stream.write_all(&framed).await
 }
 
-pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Whether `message` has a header and is no answer (bit QR, RFC 1035, 4.1.1).
-pub(crate) fn is_question(message: &[u8]) -> bool {
+fn is_question(message: &[u8]) -> bool {
     message.len() >= HEADER && message[2] & 0x80 == 0
 }
 
 /// The answer "server failure" to `question`, or nothing when its question
 /// section is malformed.
-pub(crate) fn failure(question: &[u8]) -> Option<Vec<u8>> {
+fn failure(question: &[u8]) -> Option<Vec<u8>> {
     let mut end = HEADER;
     // Exactly one question is what resolvers send; a name is a row of labels
     // of at most 63 bytes that ends with an empty one, then type and class.
@@ -274,13 +309,13 @@ mod tests {
         let config =
             NetworkConfig { resolv_conf: directory.path().join("resolv.conf"), ..NetworkConfig::default() };
         std::fs::write(&config.resolv_conf, resolv_conf).unwrap();
-        let service = Service { config: Arc::new(config), subnet: "127.0.0.0/8".parse().unwrap() };
+        let config = Arc::new(config);
         // The port that the kernel chooses for UDP may be somebody's for TCP.
         let mut tries = 0..100;
         let (forwarder, address) = loop {
             let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
-            let service = Service { config: service.config.clone(), subnet: service.subnet };
-            match Forwarder::start_on(any, service).await {
+            let passing = Passing { config: Arc::clone(&config), subnet: "127.0.0.0/8".parse().unwrap() };
+            match Forwarder::serve(any, Arc::new(passing)).await {
                 Err(NetworkError::Forwarder { source, .. })
                     if source.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {}
                 started => break started.unwrap(),

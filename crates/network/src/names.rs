@@ -3,38 +3,18 @@
 //! It listens on the gateway of each network. What it knows it answers itself, everything else it asks the servers that
 //! the asker is to use. Questions come from guests: each is bounded in size, number and time, and parsed by a library.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::error::NetworkError;
-use crate::forwarder::{ask_tcp, ask_udp, failure, is_question, read_message, within, write_message};
+use crate::forwarder::{Forwarder, Service, at_port};
 
 /// Where the server listens: port 53 of the gateway is led here, for a container may have published that.
 pub(crate) const PORT: u16 = 1053;
-/// The domain service (RFC 1035, 4.2).
-const DOMAIN: u16 = 53;
-/// Longest message over UDP, bytes.
-const MESSAGE_MAX: usize = 65_535;
-/// Longest answer of ours over UDP, bytes, whatever the asker could take (RFC 1035, 4.2.1).
-const ANSWER_MAX: usize = 512;
-/// UDP questions in flight; more are dropped, and the resolver asks again.
-const QUESTIONS_MAX: usize = 256;
-/// TCP connections at a time; more wait in the listen queue.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a TCP connection may be silent.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to rest when the kernel refuses another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long an answer of ours holds, seconds: docker's.
 const TTL: u32 = 600;
 
@@ -51,106 +31,28 @@ pub trait Names: Send + Sync + 'static {
     fn servers(&self, asker: IpAddr) -> Vec<IpAddr>;
 }
 
-/// A running server; it ends when this is dropped.
-pub(crate) struct Resolver {
-    _tasks: JoinSet<()>,
+/// Serves on a gateway until what is returned is dropped.
+pub(crate) async fn serve(gateway: Ipv4Addr, names: Arc<dyn Names>) -> Result<Forwarder, NetworkError> {
+    let known = Arc::new(Known(names));
+    Forwarder::serve(SocketAddrV4::new(gateway, PORT), known).await.map(|(server, _)| server)
 }
 
-impl Resolver {
-    /// Serves on a gateway.
-    pub(crate) async fn start(gateway: Ipv4Addr, names: Arc<dyn Names>) -> Result<Self, NetworkError> {
-        let address = SocketAddrV4::new(gateway, PORT);
-        let failed = |source| NetworkError::Forwarder { address: SocketAddr::V4(address), source };
-        let udp = UdpSocket::bind(address).await.map_err(failed)?;
-        let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve_udp(Arc::new(udp), Arc::clone(&names)));
-        tasks.spawn(serve_tcp(tcp, names));
-        Ok(Self { _tasks: tasks })
+/// Names of ours first.
+struct Known(Arc<dyn Names>);
+
+impl Service for Known {
+    /// Who is on no network of ours has no names and no servers.
+    fn serves(&self, _: IpAddr) -> bool {
+        true
     }
-}
 
-fn servers(names: &dyn Names, asker: IpAddr) -> Vec<SocketAddr> {
-    names.servers(asker).into_iter().map(|address| SocketAddr::new(address, DOMAIN)).collect()
-}
-
-async fn serve_udp(socket: Arc<UdpSocket>, names: Arc<dyn Names>) {
-    let mut answers = JoinSet::new();
-    let mut buffer = vec![0; MESSAGE_MAX];
-    loop {
-        let (length, peer) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(%error, "receiving a question");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        while answers.try_join_next().is_some() {}
-        let question = &buffer[..length];
-        if !is_question(question) {
-            continue;
-        }
-        if let Some(answer) = own_answer(&*names, peer.ip(), question, ANSWER_MAX) {
-            let _ = socket.send_to(&answer, peer).await;
-            continue;
-        }
-        if answers.len() >= QUESTIONS_MAX {
-            continue;
-        }
-        let (question, socket, servers) =
-            (question.to_vec(), Arc::clone(&socket), servers(&*names, peer.ip()));
-        answers.spawn(async move {
-            if let Some(answer) = ask_udp(&question, &servers).await.or_else(|| failure(&question)) {
-                let _ = socket.send_to(&answer, peer).await;
-            }
-        });
+    fn own_answer(&self, asker: IpAddr, question: &[u8], longest: usize) -> Option<Vec<u8>> {
+        own_answer(&*self.0, asker, question, longest)
     }
-}
 
-async fn serve_tcp(listener: TcpListener, names: Arc<dyn Names>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let names = Arc::clone(&names);
-                connections.spawn(async move {
-                    let _place = place;
-                    if let Err(error) = answer_connection(stream, peer.ip(), &*names).await {
-                        tracing::debug!(%peer, %error, "answering questions over TCP");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "accepting a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    fn servers(&self, asker: IpAddr) -> Vec<SocketAddr> {
+        at_port(self.0.servers(asker))
     }
-}
-
-async fn answer_connection(mut stream: TcpStream, asker: IpAddr, names: &dyn Names) -> io::Result<()> {
-    while let Some(question) = within(IDLE_TIMEOUT, read_message(&mut stream)).await? {
-        if !is_question(&question) {
-            return Ok(());
-        }
-        let answer = match own_answer(names, asker, &question, MESSAGE_MAX) {
-            Some(answer) => Some(answer),
-            None => ask_tcp(&question, &servers(names, asker)).await.or_else(|| failure(&question)),
-        };
-        let Some(answer) = answer else { return Ok(()) };
-        within(IDLE_TIMEOUT, timeout_write(&mut stream, &answer)).await?;
-    }
-    Ok(())
-}
-
-async fn timeout_write(stream: &mut TcpStream, answer: &[u8]) -> io::Result<()> {
-    timeout(IDLE_TIMEOUT, write_message(stream, answer))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The answer to a question about names of ours; `None` to ask others.
@@ -199,6 +101,7 @@ fn own_answer(names: &dyn Names, asker: IpAddr, question: &[u8], longest: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forwarder::ANSWER_MAX;
     use proptest::prelude::*;
 
     struct One;

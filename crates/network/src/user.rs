@@ -9,10 +9,11 @@ use tokio::sync::Mutex;
 
 use crate::endpoint::Endpoint;
 use crate::error::NetworkError;
+use crate::forwarder::Forwarder;
 use crate::instance::{Instance, NUMBERS};
 use crate::links::{Kind, Link, Links};
 use crate::mac::MacAddr;
-use crate::names::{Names, Resolver};
+use crate::names::{self, Names};
 use crate::network::whole;
 use crate::pool::Pool;
 use crate::rules;
@@ -87,7 +88,7 @@ struct State {
     addresses: Pool,
     addresses6: Option<Pool>,
     endpoints: BTreeMap<String, Endpoint>,
-    resolver: Option<Resolver>,
+    resolver: Option<Forwarder>,
 }
 
 impl State {
@@ -278,7 +279,7 @@ impl UserNetwork {
         let script = user_rules::script(&fixed.instance, &fixed.policy(), &all);
         rules::apply("set the firewall rules of a network", &script).await?;
         if state.resolver.is_none() {
-            state.resolver = Some(Resolver::start(fixed.config.gateway, Arc::clone(&fixed.names)).await?);
+            state.resolver = Some(names::serve(fixed.config.gateway, Arc::clone(&fixed.names)).await?);
         }
         Ok(())
     }

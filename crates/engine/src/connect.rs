@@ -180,7 +180,9 @@ impl Engine {
             self.shared.change_places(&before, &mut after, shares).await?;
         }
         self.shared.db.set_options(&container.id, &options, Durability::Synced).await?;
-        self.shared.db.put_pod(after.clone(), Durability::Synced).await?;
+        if shim.is_none() {
+            self.shared.db.put_pod(after.clone(), Durability::Synced).await?;
+        }
         container.lock().options = options;
         {
             let mut record = pod.lock();

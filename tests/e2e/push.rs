@@ -132,11 +132,13 @@ fn all_tags_of_a_repository_are_pushed(s: &Session) {
 
 fn what_cannot_be_pushed_is_named(s: &Session) {
     push(s, &["localhost:1/nothing"]).exits(1).complains(&["An image does not exist locally with the tag"]);
-    let name = "localhost:1/refused";
+    // Each command line runs this case, at once: the names are its own.
+    let own = s.cli.name();
+    let name = &format!("localhost:1/refused-{own}");
     s.run(&["tag", "busybox:latest", name]).ok();
     push(s, &[&format!("{name}:other")])
         .exits(1)
-        .complains(&["tag does not exist: localhost:1/refused:other"]);
+        .complains(&[&format!("tag does not exist: {name}:other")]);
     // Nobody listens there.
     push(s, &[name]).exits(1).complains(&["refused", "connect"]);
     let by_digest = format!("{name}@sha256:{}", "0".repeat(64));
@@ -144,7 +146,7 @@ fn what_cannot_be_pushed_is_named(s: &Session) {
     push(s, &["UPPER"]).exits(1).complains(&["must be lowercase"]);
     s.run(&["rmi", name]).ok();
     // The engine's own registry takes nothing.
-    let name = "localhost:5000/read-only";
+    let name = &format!("localhost:5000/read-only-{own}");
     s.run(&["tag", "busybox:latest", name]).ok();
     let refused = push(s, &[name]).exits(1);
     refused.complains(&["unsupported", "405"]);

@@ -24,6 +24,7 @@ mod logging;
 mod machine;
 mod network;
 mod networks;
+mod pod_life;
 mod pods;
 mod ports;
 mod push;
@@ -62,6 +63,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("copy", copy::cases()),
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),
+        ("pod_life", pod_life::cases()),
         ("network", network::cases()),
         ("networks", networks::cases()),
         ("ports", ports::cases()),

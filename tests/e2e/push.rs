@@ -136,9 +136,7 @@ fn what_cannot_be_pushed_is_named(s: &Session) {
     let own = s.cli.name();
     let name = &format!("localhost:1/refused-{own}");
     s.run(&["tag", "busybox:latest", name]).ok();
-    push(s, &[&format!("{name}:other")])
-        .exits(1)
-        .complains(&[&format!("tag does not exist: {name}:other")]);
+    push(s, &[&format!("{name}:other")]).exits(1).complains(&[&format!("tag does not exist: {name}:other")]);
     // Nobody listens there.
     push(s, &[name]).exits(1).complains(&["refused", "connect"]);
     let by_digest = format!("{name}@sha256:{}", "0".repeat(64));

@@ -150,7 +150,7 @@ impl Engine {
 }
 
 /// Whether the VM behind a shim is still there: a pod that emptied may have been ended by its shim.
-async fn vm_runs(shim: &Shim) -> bool {
+pub(crate) async fn vm_runs(shim: &Shim) -> bool {
     matches!(crate::podsock::inspect(shim.dir()).await, Ok(state) if state.vmm_pid.is_some())
 }
 
@@ -220,6 +220,7 @@ impl Shared {
         {
             let mut record = pod.lock();
             record.up = true;
+            record.started = Some(Timestamp::now());
         }
         let record = pod.record();
         config.interfaces = interfaces(&record);

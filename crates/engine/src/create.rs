@@ -237,6 +237,7 @@ impl Engine {
             slot: 0,
             endpoints: Vec::new(),
             up: false,
+            started: None,
         })))
     }
 

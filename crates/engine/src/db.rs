@@ -24,7 +24,7 @@ use crate::options::{ContainerOptions, ContainerRecord, PodRecord, State};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Each step brings the schema from its index to the next version; never edited, only appended to.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     // 1: pods and the containers in them
     "CREATE TABLE pods (
          id TEXT PRIMARY KEY,
@@ -65,6 +65,8 @@ const MIGRATIONS: [&str; 6] = [
      ALTER TABLE pods ADD COLUMN endpoints TEXT NOT NULL DEFAULT '[]';",
     // 6: the NIC slot of a pod's place on the default network
     "ALTER TABLE pods ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;",
+    // 7: when a pod's VM came up last
+    "ALTER TABLE pods ADD COLUMN started_ns INTEGER;",
 ];
 
 /// How long the exit code of a container that removed itself can be asked for: longer than a client needs to find a
@@ -187,7 +189,8 @@ impl Db {
         let read = |error| EngineError::system("state database: cannot read records", error);
         let mut statement = connection
             .prepare(
-                "SELECT id, name, explicit, created_ns, options, endpoint, up, endpoints, slot FROM pods",
+                "SELECT id, name, explicit, created_ns, options, endpoint, up, endpoints, slot, \
+                 started_ns FROM pods",
             )
             .map_err(read)?;
         let pods = statement
@@ -468,12 +471,12 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<()> {
 fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
     connection
         .execute(
-            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up, endpoints, slot)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            "INSERT INTO pods (id, name, explicit, created_ns, options, endpoint, up, endpoints, slot, started_ns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (id) DO UPDATE SET
                  name = excluded.name, explicit = excluded.explicit, options = excluded.options,
                  endpoint = excluded.endpoint, up = excluded.up, endpoints = excluded.endpoints,
-                 slot = excluded.slot",
+                 slot = excluded.slot, started_ns = excluded.started_ns",
             params![
                 pod.id,
                 pod.name,
@@ -483,7 +486,8 @@ fn put_pod(connection: &Connection, pod: &PodRecord) -> rusqlite::Result<()> {
                 pod.endpoint.as_ref().map(to_json).transpose()?,
                 pod.up,
                 to_json(&pod.endpoints)?,
-                pod.slot
+                pod.slot,
+                pod.started.map(|at| at.0)
             ],
         )
         .map(drop)
@@ -503,6 +507,7 @@ fn pod_of_row(row: &Row<'_>) -> rusqlite::Result<PodRecord> {
         up: row.get(6)?,
         endpoints: from_json(row, 7)?,
         slot: row.get(8)?,
+        started: row.get::<_, Option<i64>>(9)?.map(Timestamp),
     })
 }
 
@@ -545,6 +550,7 @@ mod tests {
             slot: 0,
             endpoints: Vec::new(),
             up: false,
+            started: Some(Timestamp(6)),
         }
     }
 

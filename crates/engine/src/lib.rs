@@ -37,6 +37,8 @@ mod names;
 mod networks;
 mod options;
 mod places;
+mod pod_life;
+mod pod_status;
 mod pods;
 mod podsock;
 mod pool;
@@ -87,7 +89,9 @@ pub use options::{
     Phase, PodOptions, PodRecord, Resources, Seccomp, Security, State, TemplateUse, Ulimit,
 };
 pub use places::{DEFAULT_ROOT, DEFAULT_RUN, Places};
-pub use pods::{PodInfo, PodRequest};
+pub use pod_life::POD_PRUNE_FILTERS;
+pub use pod_status::PodStatus;
+pub use pods::{POD_FILTERS, PodInfo, PodRequest};
 pub use podsock::AttachStreams;
 pub use pool::PoolInfo;
 pub use publish::{HostBinding, PortOptions};

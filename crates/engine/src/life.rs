@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hyper_protocol::shim::{ExitRecord, files};
 
-use crate::boot::Steps;
 use crate::clock::Timestamp;
 use crate::db::Durability;
 use crate::engine::Engine;
@@ -304,7 +303,7 @@ impl Engine {
     }
 
     /// Whether the container ended within `patience`.
-    async fn await_end(&self, container: &Container, patience: Duration) -> bool {
+    pub(crate) async fn await_end(&self, container: &Container, patience: Duration) -> bool {
         let mut receiver = container.progress.subscribe();
         tokio::time::timeout(patience, receiver.wait_for(|progress| !progress.running)).await.is_ok()
     }
@@ -556,23 +555,6 @@ impl Engine {
         if container.lock().options.auto_remove {
             self.remove_anonymous(container).await;
         }
-    }
-
-    /// Boots the VM of a pod made by name without a container in it.
-    ///
-    /// # Errors
-    /// No such pod, or the boot fails.
-    pub async fn start_pod(&self, reference: &str) -> Result<()> {
-        let pod = self.find_pod(reference)?;
-        if !pod.lock().explicit {
-            return Err(EngineError::conflict("only a pod made by name can run without a container"));
-        }
-        /// Stands for the caller while the VM boots; no container has this id.
-        const CALLER: &str = "";
-        let nothing = || async |_: &Shim| Ok(());
-        self.enter_pod(&pod, CALLER, &Steps::default(), [nothing(), nothing()]).await?;
-        pod.vm.lock().await.members.remove(CALLER);
-        Ok(())
     }
 }
 

@@ -135,6 +135,7 @@ mod tests {
             }),
             slot: 0,
             endpoints: Vec::new(),
+            started: None,
             up: true,
         }
     }

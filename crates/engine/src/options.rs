@@ -497,6 +497,8 @@ pub struct PodRecord {
     pub endpoints: Vec<Placed>,
     /// A shim may be running for it.
     pub up: bool,
+    /// When its VM came up last; `None` before the first time.
+    pub started: Option<Timestamp>,
 }
 
 impl ContainerOptions {

@@ -9,9 +9,16 @@ use crate::create::check_pod_name;
 use crate::db::Durability;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::filter::Filters;
+use crate::list::until_time;
 use crate::options::{ContainerRecord, PodOptions, PodRecord, TemplateUse};
+use crate::pod_status::PodStatus;
 use crate::registry::Pod;
 use crate::{ids, podsock, size, validate};
+
+/// Filters that listing pods knows.
+pub const POD_FILTERS: &[&str] =
+    &["ctr-ids", "ctr-names", "ctr-number", "ctr-status", "id", "label", "label!", "name", "status", "until"];
 
 /// A pod to make by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,6 +56,14 @@ pub struct PodInfo {
     pub containers: Vec<ContainerRecord>,
     /// Its VM, while there is one.
     pub vm: Option<PodState>,
+}
+
+impl PodInfo {
+    /// Its state.
+    pub fn status(&self) -> PodStatus {
+        let phases: Vec<_> = self.containers.iter().map(|container| container.state.phase).collect();
+        PodStatus::of(&phases, self.vm.is_some(), self.record.started.is_some())
+    }
 }
 
 impl Engine {
@@ -95,6 +110,7 @@ impl Engine {
             slot: 0,
             endpoints: Vec::new(),
             up: false,
+            started: None,
         };
         let _membership = self.shared.membership.lock().await;
         if self.shared.registry.pod_named(&request.name).is_some() {
@@ -135,6 +151,25 @@ impl Engine {
         Ok(self.pod_info(&pod).await)
     }
 
+    /// The pods that pass `filters`, newest first.
+    ///
+    /// # Errors
+    /// A filter's value makes no sense.
+    pub async fn list_pods_filtered(&self, filters: &Filters) -> Result<Vec<PodInfo>> {
+        let until = match filters.values("until") {
+            [] => None,
+            [text] => Some(until_time(text)?),
+            _ => return Err(EngineError::invalid("more than one until filter specified")),
+        };
+        for wanted in filters.values("ctr-number") {
+            let number = wanted.parse::<usize>();
+            number.map_err(|_| EngineError::invalid(format!("invalid filter 'ctr-number={wanted}'")))?;
+        }
+        let mut pods = self.list_pods().await;
+        pods.retain(|pod| until.is_none_or(|until| pod.record.created < until) && passes(filters, pod));
+        Ok(pods)
+    }
+
     /// All pods, newest first.
     pub async fn list_pods(&self) -> Vec<PodInfo> {
         let mut pods = self.shared.registry.pods();
@@ -151,42 +186,20 @@ impl Engine {
             self.shared.registry.in_pod(&pod.id).iter().map(|container| container.record()).collect();
         PodInfo { record: pod.record(), containers, vm }
     }
+}
 
-    /// Removes a pod and, with `force`, its containers.
-    ///
-    /// # Errors
-    /// It has containers and `force` is not given.
-    pub async fn remove_pod(&self, reference: &str, force: bool) -> Result<()> {
-        let pod = self.find_pod(reference)?;
-        let containers = self.shared.registry.in_pod(&pod.id);
-        if !containers.is_empty() && !force {
-            return Err(EngineError::conflict(format!(
-                "cannot remove pod {reference}: it has {} containers",
-                containers.len()
-            ))
-            .with_hint("remove them first, or force"));
-        }
-        for container in containers {
-            match self.remove(&container.id, true, false).await {
-                Err(error) if error.kind == crate::error::Kind::NotFound => {}
-                other => other?,
-            }
-        }
-        let mut vm = pod.vm.lock().await;
-        self.shared.end_vm(&pod, &mut vm).await;
-        let _membership = self.shared.membership.lock().await;
-        // A pod that was not made by name went with its last container.
-        if self.shared.registry.pod(&pod.id).is_ok() {
-            if !self.shared.registry.in_pod(&pod.id).is_empty() {
-                return Err(EngineError::conflict(format!(
-                    "cannot remove pod {reference}: a container has come into it"
-                )));
-            }
-            self.shared.db.remove_pod(&pod.id).await?;
-            self.shared.registry.remove_pod(&pod.id);
-            let name = pod.lock().name.clone();
-            self.shared.pod_event(&pod.id, name.as_deref(), "destroy");
-        }
-        Ok(())
-    }
+/// Whether a pod passes all filters but `until`.
+fn passes(filters: &Filters, pod: &PodInfo) -> bool {
+    let PodInfo { record, containers, .. } = pod;
+    let name = record.name.as_deref().unwrap_or_default();
+    let status = pod.status().name().to_ascii_lowercase();
+    let of_any = |test: &dyn Fn(&ContainerRecord) -> bool| containers.iter().any(test);
+    filters.any("id", &|wanted| record.id.starts_with(wanted))
+        && filters.any("name", &|wanted| name.contains(wanted))
+        && filters.any("status", &|wanted| wanted.to_ascii_lowercase() == status)
+        && filters.any("ctr-ids", &|wanted| of_any(&|container| container.id.starts_with(wanted)))
+        && filters.any("ctr-names", &|wanted| of_any(&|container| container.name.contains(wanted)))
+        && filters.any("ctr-status", &|wanted| of_any(&|container| container.state.status() == wanted))
+        && filters.any("ctr-number", &|wanted| wanted.parse() == Ok(containers.len()))
+        && filters.matches_labels(&record.options.labels)
 }

@@ -201,6 +201,7 @@ impl Shared {
             record.endpoint.clone_from(&spare.endpoint);
             record.slot = 0;
             record.up = true;
+            record.started = Some(Timestamp::now());
             record.clone()
         };
         let identity = Identity {
@@ -376,6 +377,7 @@ impl Shared {
             slot: 0,
             endpoints: Vec::new(),
             up: true,
+            started: None,
         };
         for number in 0..REHEARSALS {
             let rehearsal = self.prepare_rehearsal(&dir, &pod, number).await?;

@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 
 use crate::api::{
     archive, attach, container, create, events, exec, image, image_push, image_transfer, inspect, logs,
-    networks, pod, stats, system, template, update, volume,
+    networks, pod, pod_watch, stats, system, template, update, volume,
 };
 use crate::http::{ApiError, Query, Reply, Request, Result, decode};
 use crate::server::App;
@@ -206,7 +206,16 @@ async fn own(call: Call, method: &Method, path: &[&str]) -> Result {
         ("GET", ["pods"]) => pod::list(call).await,
         ("POST", ["pods"]) => pod::create(call).await,
         ("GET", ["pods", name]) => pod::inspect(call, name).await,
+        ("POST", ["pods", "prune"]) => pod::prune(call).await,
         ("POST", ["pods", name, "start"]) => pod::start(call, name).await,
+        ("POST", ["pods", name, "stop"]) => pod::stop(call, name).await,
+        ("POST", ["pods", name, "restart"]) => pod::restart(call, name).await,
+        ("POST", ["pods", name, "kill"]) => pod::kill(call, name).await,
+        ("POST", ["pods", name, "pause"]) => pod::pause(call, name).await,
+        ("POST", ["pods", name, "unpause"]) => pod::unpause(call, name).await,
+        ("GET", ["pods", name, "logs"]) => pod_watch::logs(call, name).await,
+        ("GET", ["pods", name, "stats"]) => pod_watch::stats(call, name).await,
+        ("GET", ["pods", name, "top"]) => pod_watch::top(call, name).await,
         ("DELETE", ["pods", name]) => pod::remove(call, name).await,
         ("GET", ["templates"]) => template::list(call).await,
         ("POST", ["templates"]) => template::create(call).await,

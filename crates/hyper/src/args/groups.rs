@@ -132,11 +132,31 @@ pub enum PodCommand {
     Create(Box<PodCreateArgs>),
     /// Display detailed information on one or more pods
     Inspect(PodInspectArgs),
-    /// Boot one or more pods that have no container yet
-    Start(PodNamesArgs),
-    /// Remove one or more pods
+    /// Execute a command in a container of a pod
+    Exec(PodExecArgs),
+    /// Send a signal to the containers of one or more pods
+    Kill(PodKillArgs),
+    /// Fetch the logs of a pod's containers
+    Logs(PodLogsArgs),
+    /// Pause the containers of one or more pods
+    Pause(PodNamesArgs),
+    /// Remove all pods that have ended, with their containers
+    Prune(PodPruneArgs),
+    /// Restart one or more pods
+    Restart(PodRestartArgs),
+    /// Remove one or more pods with their containers
     #[command(visible_alias = "remove")]
     Rm(PodRemoveArgs),
+    /// Start one or more pods with all of their containers
+    Start(PodNamesArgs),
+    /// Display a live stream of resource usage of pods' containers
+    Stats(PodStatsArgs),
+    /// Stop one or more pods
+    Stop(PodStopArgs),
+    /// Display the running processes of a pod's containers
+    Top(PodTopArgs),
+    /// Unpause the containers of one or more pods
+    Unpause(PodNamesArgs),
     /// A command that we do not have.
     #[command(external_subcommand)]
     Other(Vec<OsString>),

@@ -13,9 +13,9 @@ use crate::container::environment;
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::stream::{End, Signals, window_size};
 
-/// Flags of `exec`.
+/// Flags of `exec`, but for the words.
 #[derive(Debug, Args)]
-pub struct ExecArgs {
+pub struct ExecFlags {
     /// Detached mode: run command in the background
     #[arg(short, long)]
     detach: bool,
@@ -43,6 +43,13 @@ pub struct ExecArgs {
     /// Working directory inside the container
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
+}
+
+/// Flags of `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    flags: ExecFlags,
     /// The container, then the command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_names = ["CONTAINER", "COMMAND"], num_args = 2..)]
     words: Vec<String>,
@@ -53,11 +60,19 @@ pub async fn exec(app: &App, args: ExecArgs) -> Outcome {
     let Some((container, command)) = args.words.split_first() else {
         return Err(Failure::new("exec needs a container and a command"));
     };
+    run(app, &args.flags, container, command).await
+}
+
+/// Runs a command in a container; the exit code is the command's.
+///
+/// # Errors
+/// The daemon's failure.
+pub async fn run(app: &App, args: &ExecFlags, container: &str, command: &[String]) -> Outcome {
     if !args.detach {
         check_tty(args.interactive, args.tty)?;
     }
     detach_keys(&args.detach_keys)?;
-    let config = config(&args, command)?;
+    let config = config(args, command)?;
     path("containers", container, "")?;
     let created = app.client.docker().create_exec(container, config).await;
     let id = created.map_err(|error| Failure::from(ApiError::from(error)))?.id;
@@ -66,7 +81,7 @@ pub async fn exec(app: &App, args: ExecArgs) -> Outcome {
         app.client.post_json(&path("exec", &id, "/start")?, &begin).await?;
         return Ok(0);
     }
-    attached(app, &args, &id, begin.to_string()).await
+    attached(app, args, container, &id, begin.to_string()).await
 }
 
 fn console_size(tty: bool) -> Option<[u16; 2]> {
@@ -74,7 +89,7 @@ fn console_size(tty: bool) -> Option<[u16; 2]> {
     Some([rows, columns])
 }
 
-fn config(args: &ExecArgs, command: &[String]) -> Result<ExecConfig, Failure> {
+fn config(args: &ExecFlags, command: &[String]) -> Result<ExecConfig, Failure> {
     let env = environment(&args.env_file, &args.env, |name| std::env::var(name).ok())
         .map_err(|error| Failure::from_error(&error).with_code(EXIT_DAEMON))?;
     let attach = !args.detach;
@@ -93,7 +108,7 @@ fn config(args: &ExecArgs, command: &[String]) -> Result<ExecConfig, Failure> {
     })
 }
 
-async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcome {
+async fn attached(app: &App, args: &ExecFlags, container: &str, id: &str, begin: String) -> Outcome {
     let stream = app.client.hijack(&path("exec", id, "/start")?, &[], Some(begin), None).await?;
     let session = Session {
         target: Target::Exec(id),
@@ -108,7 +123,7 @@ async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcom
     let mut traffic = session.traffic(|| ())?;
     let end = tokio::select! {
         end = converse(app, &session, stream, &mut traffic) => match end {
-            Err(Broken::Lost(_)) => return Err(lost(args)),
+            Err(Broken::Lost(_)) => return Err(lost(container)),
             end => end?,
         },
         signal = signals.next_end() => return Err(Failure::silent(128 + signal.number)),
@@ -118,15 +133,14 @@ async fn attached(app: &App, args: &ExecArgs, id: &str, begin: String) -> Outcom
     }
     let state = app.client.docker().inspect_exec(id).await.map_err(|error| match ApiError::from(error) {
         // The next daemon knows nothing of it.
-        error if error.is_lost() || error.is_not_found() => lost(args),
+        error if error.is_lost() || error.is_not_found() => lost(container),
         error => error.into(),
     })?;
     Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(0))
 }
 
 /// The daemon was lost while the command ran: only it knew of the command.
-fn lost(args: &ExecArgs) -> Failure {
-    let container = args.words.first().map_or("", String::as_str);
+fn lost(container: &str) -> Failure {
     Failure::new(
         "the daemon was lost while the command ran: its further output and its exit code cannot be known",
     )

@@ -187,7 +187,11 @@ fn show_entry(
     show_piece(kind, text)
 }
 
-fn show_piece(kind: Output, bytes: &[u8]) -> Result<(), Failure> {
+/// Prints a piece of output where it belongs.
+///
+/// # Errors
+/// Standard output is closed, or the daemon tells of a failure.
+pub fn show_piece(kind: Output, bytes: &[u8]) -> Result<(), Failure> {
     match kind {
         Output::Stdout => output::write_bytes(bytes),
         Output::Stderr => {

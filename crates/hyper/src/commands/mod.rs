@@ -24,6 +24,9 @@ mod login;
 mod logs;
 mod man;
 mod networks;
+mod pod_exec;
+mod pod_life;
+mod pod_watch;
 mod pods;
 mod port;
 mod prune;
@@ -69,7 +72,10 @@ pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkListArgs,
     NetworkPruneArgs, NetworkRemoveArgs,
 };
-pub use pods::{PodCreateArgs, PodInspectArgs, PodListArgs, PodNamesArgs, PodRemoveArgs};
+pub use pod_exec::PodExecArgs;
+pub use pod_life::{PodKillArgs, PodNamesArgs, PodPruneArgs, PodRemoveArgs, PodRestartArgs, PodStopArgs};
+pub use pod_watch::{PodLogsArgs, PodStatsArgs, PodTopArgs};
+pub use pods::{PodCreateArgs, PodInspectArgs, PodListArgs};
 pub use port::PortArgs;
 pub use prune::{ContainerPruneArgs, ImagePruneArgs};
 pub use ps::PsArgs;

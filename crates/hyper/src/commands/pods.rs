@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use http1::Method;
 use serde_json::json;
 
 use super::App;
-use super::each::each;
 use super::inspect::print_objects;
-use super::listing;
+use super::ps::filters;
 use crate::client::{ApiError, encode};
 use crate::container::{FlagError, kernel_path, labels, parse_bytes, parse_cpus, parse_pair};
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
@@ -18,20 +16,37 @@ use crate::format::{List, Row, Value, duration};
 use crate::output;
 
 /// Path of the pods.
-const PODS: &str = "/hyper/pods";
+pub const PODS: &str = "/hyper/pods";
 
 /// Flags of `pod ls`.
 #[derive(Debug, Args)]
 pub struct PodListArgs {
+    /// Display the containers' IDs
+    #[arg(long)]
+    ctr_ids: bool,
+    /// Display the containers' names
+    #[arg(long)]
+    ctr_names: bool,
+    /// Display the containers' states
+    #[arg(long)]
+    ctr_status: bool,
+    #[arg(short, long, value_name = "KEY=VALUE", help = "Filter output based on conditions provided")]
+    filter: Vec<String>,
     /// Format output: 'table', 'table TEMPLATE', 'json' or a Go template
     #[arg(long)]
     format: Option<String>,
+    /// Do not print headings
+    #[arg(short, long)]
+    noheading: bool,
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
     /// Only display pod IDs
     #[arg(short, long)]
     quiet: bool,
+    /// Sort by this
+    #[arg(long, value_name = "FIELD", default_value = "created", value_parser = ["created", "id", "name", "number", "status"])]
+    sort: String,
 }
 
 /// Flags of `pod create`.
@@ -83,42 +98,66 @@ pub struct PodInspectArgs {
     pods: Vec<String>,
 }
 
-/// Only names of pods.
-#[derive(Debug, Args)]
-pub struct PodNamesArgs {
-    /// The pods
-    #[arg(required = true, value_name = "NAME")]
-    pods: Vec<String>,
-}
-
-/// Flags of `pod rm`.
-#[derive(Debug, Args)]
-pub struct PodRemoveArgs {
-    /// Remove the pod's containers as well, running ones killed
-    #[arg(short, long)]
-    force: bool,
-    /// The pods
-    #[arg(required = true, value_name = "NAME")]
-    pods: Vec<String>,
-}
-
 const HEADINGS: &[(&str, &str)] = &[
     ("ID", "POD ID"),
     ("Name", "NAME"),
-    ("State", "STATUS"),
+    ("Status", "STATUS"),
+    ("State", "VM"),
     ("Containers", "CONTAINERS"),
+    ("ContainerIds", "CONTAINER IDS"),
+    ("ContainerNames", "NAMES"),
+    ("ContainerStatuses", "STATUS"),
+    ("Labels", "LABELS"),
     ("Hypervisor", "HYPERVISOR"),
     ("RunningFor", "CREATED"),
 ];
 
 /// Lists pods.
 pub async fn list(app: &App, args: PodListArgs) -> Outcome {
-    let pods: Vec<Value> = app.client.json(PODS, &[]).await?;
+    let filters = filters(&args.filter)?;
+    let filters = serde_json::to_string(&filters).unwrap_or_default();
+    let mut pods: Vec<Value> = app.client.json(PODS, &[("filters", &filters)]).await?;
+    sort(&mut pods, &args.sort);
     let now = jiff::Timestamp::now().as_second();
     let rows = pods.iter().map(|pod| row(pod, args.no_trunc, now)).collect();
-    let table = "{{.ID}}\t{{.Name}}\t{{.State}}\t{{.Containers}}\t{{.Hypervisor}}\t{{.RunningFor}}";
-    let list = List { headings: HEADINGS, table, rows };
-    listing::print(list, args.format.as_deref(), args.quiet)
+    let mut table =
+        "{{.ID}}\t{{.Name}}\t{{.Status}}\t{{.Containers}}\t{{.Hypervisor}}\t{{.RunningFor}}".to_owned();
+    for (wanted, column) in [
+        (args.ctr_ids, "\t{{.ContainerIds}}"),
+        (args.ctr_names, "\t{{.ContainerNames}}"),
+        (args.ctr_status, "\t{{.ContainerStatuses}}"),
+    ] {
+        table += if wanted { column } else { "" };
+    }
+    let list = List { headings: HEADINGS, table: &table, rows };
+    let format = args.format.as_deref().or(args.quiet.then_some("{{.ID}}"));
+    let text = list.render(format).map_err(|error| Failure::from_error(&error))?;
+    let has_heading = format.is_none_or(|format| format.starts_with("table"));
+    let text = match text.split_once('\n') {
+        Some((_, rows)) if args.noheading && has_heading => rows,
+        _ => &text,
+    };
+    output::write(text)?;
+    Ok(0)
+}
+
+/// Sorts pods, which come newest first.
+fn sort(pods: &mut [Value], by: &str) {
+    let text = |pod: &Value, field: &str| pod.field(field).map(ToString::to_string).unwrap_or_default();
+    match by {
+        "id" => pods.sort_by_key(|pod| text(pod, "Id")),
+        "name" => pods.sort_by_key(|pod| text(pod, "Name")),
+        "status" => pods.sort_by_key(|pod| text(pod, "Status")),
+        "number" => pods.sort_by_key(|pod| members(pod).len()),
+        _ => {}
+    }
+}
+
+fn members(pod: &Value) -> &[Value] {
+    match pod.field("Containers") {
+        Some(Value::List(containers)) => containers,
+        _ => &[],
+    }
 }
 
 fn row(pod: &Value, no_trunc: bool, now: i64) -> Row {
@@ -128,9 +167,12 @@ fn row(pod: &Value, no_trunc: bool, now: i64) -> Row {
         Some(value) => value.to_string(),
     };
     let id = text(&["Id", "ID"]);
-    let containers = match field(&["Containers"]) {
-        Some(Value::List(containers)) => containers.len().to_string(),
-        _ => text(&["Containers"]),
+    let of_members = |name: &str, short: bool| {
+        let each = members(pod)
+            .iter()
+            .filter_map(|container| container.field(name))
+            .map(|value| if short { super::ps::short_id(&value.to_string()) } else { value.to_string() });
+        Value::text(each.collect::<Vec<_>>().join(","))
     };
     let created = match field(&["Created"]) {
         Some(Value::Int(seconds)) => i64::try_from(*seconds).ok(),
@@ -140,14 +182,30 @@ fn row(pod: &Value, no_trunc: bool, now: i64) -> Row {
     vec![
         ("ID", Value::text(if no_trunc { id } else { super::ps::short_id(&id) })),
         ("Name", Value::text(text(&["Name"]))),
-        ("State", Value::text(text(&["State", "Status"]))),
-        ("Containers", Value::text(containers)),
+        ("Status", Value::text(text(&["Status", "State"]))),
+        ("State", Value::text(text(&["State"]))),
+        ("Containers", Value::text(members(pod).len().to_string())),
+        ("ContainerIds", of_members("Id", !no_trunc)),
+        ("ContainerNames", of_members("Name", false)),
+        ("ContainerStatuses", of_members("State", false)),
+        ("Labels", Value::text(labels_of(pod))),
         ("Hypervisor", Value::text(text(&["Hypervisor"]))),
         (
             "RunningFor",
             Value::text(created.map(|at| format!("{} ago", duration(now - at))).unwrap_or_default()),
         ),
     ]
+}
+
+/// Labels as docker's lists have them.
+fn labels_of(pod: &Value) -> String {
+    match pod.field("Labels").map(Value::to_json).map(|json| serde_json::from_str(&json)) {
+        Some(Ok(serde_json::Value::Object(labels))) => {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            labels.iter().map(|(key, value)| format!("{key}={}", text(value))).collect::<Vec<_>>().join(",")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Creates a pod and prints its id.
@@ -201,25 +259,10 @@ pub async fn inspect(app: &App, args: PodInspectArgs) -> Outcome {
     print_objects(&pods, args.format.as_deref(), failures)
 }
 
-/// Boots pods that have no container yet, and prints their names.
-pub async fn start(app: &App, args: PodNamesArgs) -> Outcome {
-    each(&args.pods, |name| async move {
-        app.client.send(Method::POST, &format!("{PODS}/{}/start", checked(name)?), &[]).await?;
-        Ok(name.to_owned())
-    })
-    .await
-}
-
-fn checked(name: &str) -> Result<String, ApiError> {
+/// A pod's name as it goes into a path.
+///
+/// # Errors
+/// It is empty.
+pub fn checked(name: &str) -> Result<String, ApiError> {
     if name.is_empty() { Err(ApiError::EmptyName { what: "pod" }) } else { Ok(encode(name)) }
-}
-
-/// Removes pods and prints their names.
-pub async fn remove(app: &App, args: PodRemoveArgs) -> Outcome {
-    let force = if args.force { "1" } else { "0" };
-    each(&args.pods, |name| async move {
-        app.client.send(Method::DELETE, &format!("{PODS}/{}", checked(name)?), &[("force", force)]).await?;
-        Ok(name.to_owned())
-    })
-    .await
 }

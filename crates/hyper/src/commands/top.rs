@@ -32,9 +32,17 @@ struct Processes {
 /// Lists a container's processes.
 pub async fn top(app: &App, args: TopArgs) -> Outcome {
     let (container, options) = args.words.split_first().expect("clap requires a word");
+    print_table(app, &path("containers", container, "/top")?, options).await
+}
+
+/// Prints the processes that the daemon lists at `path`.
+///
+/// # Errors
+/// The daemon's failure.
+pub async fn print_table(app: &App, path: &str, options: &[String]) -> Outcome {
     let options = options.join(" ");
     let query: &[(&str, &str)] = if options.is_empty() { &[] } else { &[("ps_args", &options)] };
-    let answer: Processes = app.client.json(&path("containers", container, "/top")?, query).await?;
+    let answer: Processes = app.client.json(path, query).await?;
     let lines = std::iter::once(answer.titles).chain(answer.processes.unwrap_or_default());
     let text: String = lines.map(|cells| cells.join("\t") + "\n").collect();
     output::write(&align_with(&text, MIN_WIDTH, PADDING))?;

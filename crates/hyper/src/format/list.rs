@@ -6,16 +6,16 @@ use super::{Template, TemplateError, Value, align, harmless};
 pub type Row = Vec<(&'static str, Value)>;
 
 /// A list with its columns' headings.
-pub struct List {
+pub struct List<'a> {
     /// Columns and headings, for `table` templates.
     pub headings: &'static [(&'static str, &'static str)],
     /// The template behind `table`.
-    pub table: &'static str,
+    pub table: &'a str,
     /// The rows, in order.
     pub rows: Vec<Row>,
 }
 
-impl List {
+impl List<'_> {
     /// The list in `format`: nothing or `table`, `table TEMPLATE`, `json`, or a template.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ pub fn unescape(template: &str) -> String {
 mod tests {
     use super::*;
 
-    fn list() -> List {
+    fn list() -> List<'static> {
         List {
             headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")],
             table: "{{.ID}}\t{{.Names}}",

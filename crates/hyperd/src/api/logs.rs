@@ -66,7 +66,7 @@ fn encode(text: &str) -> String {
         .collect()
 }
 
-fn parse(query: &Query) -> Result<LogQuery> {
+pub(super) fn parse(query: &Query) -> Result<LogQuery> {
     let time = |name: &str| -> Result<Option<Timestamp>> {
         match query.get(name) {
             "" => Ok(None),

@@ -18,6 +18,7 @@ pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod pod;
+pub(crate) mod pod_watch;
 mod ports;
 pub(crate) mod stats;
 pub(crate) mod system;

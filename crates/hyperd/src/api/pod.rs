@@ -1,12 +1,12 @@
 //! Pods: endpoints of our own.
 
 use hyper::StatusCode;
-use hyper_engine::{Origin, PodInfo, PodRequest, TemplateUse};
+use hyper_engine::{Filters, Origin, POD_FILTERS, POD_PRUNE_FILTERS, PodInfo, PodRequest, TemplateUse};
 use serde_json::{Value, json};
 
 use super::to_the_end;
 use crate::fields::Fields;
-use crate::http::{Result, done, json as json_reply, ok, read_json};
+use crate::http::{ApiError, Result, done, json as json_reply, ok, read_json};
 use crate::route::Call;
 
 pub(crate) async fn create(call: Call) -> Result {
@@ -32,7 +32,8 @@ pub(crate) async fn create(call: Call) -> Result {
 }
 
 pub(crate) async fn list(call: Call) -> Result {
-    let pods = call.app.engine.list_pods().await;
+    let filters = Filters::parse(call.query.get("filters"), POD_FILTERS)?;
+    let pods = call.app.engine.list_pods_filtered(&filters).await?;
     ok(&pods.iter().map(pod).collect::<Vec<_>>())
 }
 
@@ -48,8 +49,52 @@ pub(crate) async fn start(call: Call, name: &str) -> Result {
 
 pub(crate) async fn remove(call: Call, name: &str) -> Result {
     let (engine, name, force) = (call.app.engine.clone(), name.to_owned(), call.query.bool("force"));
-    to_the_end(async move { engine.remove_pod(&name, force).await }).await?;
+    let timeout = call.query.number("t")?;
+    if timeout.is_some() && !force {
+        return Err(ApiError::invalid(
+            "parameter t of a removal is for force alone: nothing that runs is removed",
+        ));
+    }
+    to_the_end(async move { engine.remove_pod(&name, force, timeout).await }).await?;
     done()
+}
+
+pub(crate) async fn stop(call: Call, name: &str) -> Result {
+    let (engine, name, timeout) = (call.app.engine.clone(), name.to_owned(), call.query.number("t")?);
+    to_the_end(async move { engine.stop_pod(&name, timeout).await }).await?;
+    done()
+}
+
+pub(crate) async fn restart(call: Call, name: &str) -> Result {
+    let (engine, name, timeout) = (call.app.engine.clone(), name.to_owned(), call.query.number("t")?);
+    to_the_end(async move { engine.restart_pod(&name, timeout).await }).await?;
+    done()
+}
+
+pub(crate) async fn kill(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.app.engine.clone(), name.to_owned());
+    let signal = call.query.get("signal").to_owned();
+    to_the_end(async move { engine.kill_pod(&name, &signal).await }).await?;
+    done()
+}
+
+pub(crate) async fn pause(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.app.engine.clone(), name.to_owned());
+    to_the_end(async move { engine.pause_pod(&name).await }).await?;
+    done()
+}
+
+pub(crate) async fn unpause(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.app.engine.clone(), name.to_owned());
+    to_the_end(async move { engine.unpause_pod(&name).await }).await?;
+    done()
+}
+
+pub(crate) async fn prune(call: Call) -> Result {
+    let filters = Filters::parse(call.query.get("filters"), POD_PRUNE_FILTERS)?;
+    let engine = call.app.engine.clone();
+    let (ids, freed) = to_the_end(async move { engine.prune_pods(&filters).await }).await?;
+    ok(&json!({"PodsDeleted": ids, "SpaceReclaimed": freed}))
 }
 
 fn pod(info: &PodInfo) -> Value {
@@ -67,6 +112,8 @@ fn pod(info: &PodInfo) -> Value {
         "Name": record.name.as_deref().unwrap_or_default(),
         "Explicit": record.explicit,
         "Created": record.created.to_string(),
+        "Started": record.started.map(|at| at.to_string()),
+        "Status": info.status().name(),
         "State": if info.vm.is_some() { "running" } else { "stopped" },
         "Containers": containers,
         "VCPUs": options.vcpus,

@@ -9,7 +9,7 @@ use crate::http::{Result, ok};
 use crate::route::Call;
 
 /// Between two pieces of streamed statistics: docker's.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn stats(call: Call, id: &str) -> Result {
     let engine = call.app.engine.clone();
@@ -47,7 +47,7 @@ pub(crate) async fn stats(call: Call, id: &str) -> Result {
     Ok(reply)
 }
 
-fn render(
+pub(super) fn render(
     id: &str,
     name: &str,
     now: Option<&Stats>,
@@ -159,22 +159,28 @@ fn network(counters: &hyper_engine::InterfaceStats) -> Value {
 
 /// Processes in the columns of `ps -ef`, or `ps aux`.
 pub(crate) async fn top(call: Call, id: &str) -> Result {
-    let wide = match call.query.get("ps_args").trim() {
+    let processes = call.app.engine.processes(id).await?;
+    let (titles, rows) = table(call.query.get("ps_args"), &processes)?;
+    ok(&json!({"Titles": titles, "Processes": rows}))
+}
+
+/// Headings and rows for what ps arguments ask for.
+pub(super) fn table(arguments: &str, processes: &[Process]) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    let wide = match arguments.trim() {
         "" | "-ef" | "ef" => false,
         "aux" | "-aux" => true,
-        other => {
-            let (titles, rows) = super::top::table(other, &call.app.engine.processes(id).await?)?;
-            return ok(&json!({"Titles": titles, "Processes": rows}));
-        }
+        other => return super::top::table(other, processes),
     };
-    let processes = call.app.engine.processes(id).await?;
     let now = Timestamp::now().seconds();
-    if wide {
-        let rows: Vec<_> = processes.iter().map(|process| aux_row(process, now)).collect();
-        return ok(&json!({"Titles": ["USER", "PID", "START", "TTY", "TIME", "COMMAND"], "Processes": rows}));
-    }
-    let rows: Vec<_> = processes.iter().map(|process| ef_row(process, now)).collect();
-    ok(&json!({"Titles": ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], "Processes": rows}))
+    let titles = match wide {
+        true => &["USER", "PID", "START", "TTY", "TIME", "COMMAND"][..],
+        false => &["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"],
+    };
+    let row = |process: &Process| match wide {
+        true => aux_row(process, now).to_vec(),
+        false => ef_row(process, now).to_vec(),
+    };
+    Ok((titles.iter().map(|title| (*title).to_owned()).collect(), processes.iter().map(row).collect()))
 }
 
 /// Hour and minute of today, or the date.

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use crate::{clock, project};
 
 /// The packages with targets: tests named `fuzz_…`.
-const PACKAGES: [&str; 5] = ["hyper-archive", "hyper-cli", "hyper-image", "hyperd", "hyper-fuzz"];
+const PACKAGES: [&str; 6] =
+    ["hyper-archive", "hyper-cli", "hyper-image", "hyper-kube", "hyperd", "hyper-fuzz"];
 
 /// What each target gets in a run of all tests, in seconds.
 pub const USUAL: u64 = 60;

@@ -1,6 +1,6 @@
 //! Kubernetes v1 files as a checked, typed model. No I/O, no engine, no VM.
 //!
-//! [`load`] reads YAML or JSON and gives objects of the [`model`], with all defaults, that Kubernetes would take; or
+//! [`load()`] reads YAML or JSON and gives objects of the [`model`], with all defaults, that Kubernetes would take; or
 //! everything that is wrong with them, each with the path of the field and its line. What is supported of Kubernetes'
 //! fields is one table, the declarations of the model; `docs/kube.md` is made from it.
 

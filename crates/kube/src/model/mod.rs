@@ -1,4 +1,4 @@
-//! The kinds that are played, and all that hangs below them: one declaration a type (see [`crate::table`]).
+//! The kinds that are played, and all that hangs below them: one declaration a type (see `table.rs`).
 
 mod affinity;
 mod config;

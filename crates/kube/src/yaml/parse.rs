@@ -309,7 +309,8 @@ impl Builder {
             return if style == ScalarStyle::Plain { plain() } else { Ok(Value::Text(text.to_owned())) };
         };
         let value = match tag.strip_prefix(CORE) {
-            None if tag == "!" => return Ok(Value::Text(text.to_owned())),
+            // Tags of the user's own mean nothing, and make a string.
+            None if tag.starts_with('!') => return Ok(Value::Text(text.to_owned())),
             Some("str") => return Ok(Value::Text(text.to_owned())),
             Some("binary") => {
                 let packed: String = text.split_whitespace().collect();
@@ -336,7 +337,7 @@ impl Builder {
     fn tagged(&self, tag: Option<&Tag>, kind: &str, place: Place) -> Result<(), Fault> {
         let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
         match tag {
-            Some(tag) if tag != "!" && tag.strip_prefix(CORE) != Some(kind) => {
+            Some(tag) if !tag.starts_with('!') && tag.strip_prefix(CORE) != Some(kind) => {
                 self.fail(place, format!("unknown tag {}", quoted(&tag)))
             }
             _ => Ok(()),

@@ -18,6 +18,7 @@ mod garbage;
 mod harness;
 mod health;
 mod images;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod logging;
@@ -64,6 +65,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("terminal", terminal::cases()),
         ("pods", pods::cases()),
         ("pod_life", pod_life::cases()),
+        ("isolation", isolation::cases()),
         ("network", network::cases()),
         ("networks", networks::cases()),
         ("ports", ports::cases()),

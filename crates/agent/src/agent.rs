@@ -10,7 +10,8 @@ use std::rc::Rc;
 
 use hyper_link::{LinkError, Stream};
 use hyper_protocol::agent::{
-    Container as Wanted, Exec, FailureKind, INIT_ANNOTATION, Id, Known, Output, Reply, Request, Target,
+    Container as Wanted, Exec, FailureKind, INIT_ANNOTATION, Id, Known, Output, Reply, Request,
+    SHARED_PIDS_ANNOTATION, Target,
 };
 use hyper_protocol::files::Files;
 use hyper_sys::child::{PidNamespace, SIGNAL_MAX};
@@ -24,6 +25,7 @@ use crate::container::root;
 use crate::disks::Disks;
 use crate::failure::{Attempt, Failed};
 use crate::files::{self, Place as FilePlace, Works};
+use crate::pids::SharedPids;
 use crate::pod;
 use crate::process::Process;
 use crate::reaper::Reaper;
@@ -71,6 +73,7 @@ pub struct Agent {
     usual_devices: devicefilter::Usual,
     volumes: Volumes,
     reaper: Reaper,
+    pids: SharedPids,
     containers: RefCell<BTreeMap<Id, Rc<Container>>>,
     /// Names whose containers are being made or deleted.
     changing: RefCell<BTreeSet<Id>>,
@@ -121,6 +124,7 @@ impl Agent {
             disks,
             usual_devices: devicefilter::Usual::load(),
             reaper: Reaper::start(orphans)?,
+            pids: SharedPids::default(),
             containers: RefCell::default(),
             changing: RefCell::default(),
             power: Notify::new(),
@@ -272,6 +276,9 @@ impl Agent {
         let pid_of = match &wanted.pid_of {
             Some(other) => Some(self.container(other)?.init.pidfd()?),
             None if spec.lists_namespace("pid") => None,
+            None if spec.annotations.get(SHARED_PIDS_ANNOTATION).is_some_and(|value| value == "true") => {
+                Some(self.pids.holder(&self.reaper)?)
+            }
             None => return Err(Failed::unsupported("not supported in a guest: the pod's own PID namespace")),
         };
         if !spec.lists_namespace("mount") {

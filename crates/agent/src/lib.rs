@@ -23,6 +23,7 @@ pub mod init;
 mod memory;
 mod netlink;
 mod network;
+mod pids;
 mod pod;
 mod port;
 mod process;

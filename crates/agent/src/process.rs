@@ -37,6 +37,9 @@ pub(crate) struct Process {
     cgroup: Rc<Cgroup>,
     phase: RefCell<Phase>,
     exit: watch::Sender<Option<Exit>>,
+    /// It is a container's first process in a PID namespace that is not the container's: the kernel does not end the others
+    /// with it.
+    leader: Cell<bool>,
     /// When its program began, by [`steps::now`].
     executed_ns: Cell<u64>,
     pub(crate) stdout: Output,
@@ -83,6 +86,7 @@ impl Process {
             cgroup,
             phase: RefCell::new(Phase::Defined),
             exit: watch::Sender::new(None),
+            leader: Cell::new(false),
             executed_ns: Cell::new(0),
             stdout: Output::default(),
             stderr: (!terminal).then(Output::default),
@@ -101,6 +105,7 @@ impl Process {
         if !matches!(*self.phase.borrow(), Phase::Defined) {
             return Err(Failed::wrong_state("the process has been started already"));
         }
+        self.leader.set(matches!((&place, &namespace), (Place::New { .. }, PidNamespace::Of(_))));
         self.phase.replace(Phase::Preparing);
         let outcome = self.prepare_child(&place, namespace, reaper).await;
         if outcome.is_err() {
@@ -192,6 +197,10 @@ impl Process {
     fn ended(&self, ended: Ended, kills_before: u64) {
         if let Some(stdin) = &self.stdin {
             stdin.discard();
+        }
+        if self.leader.get() {
+            // One that cannot be killed now is when the container is deleted.
+            let _ = self.cgroup.kill();
         }
         let oom_killed = self.cgroup.oom_kills() > kills_before;
         let exit = Exit { code: ended.code, unix_time_ns: ended.unix_time_ns, oom_killed };
@@ -374,7 +383,8 @@ impl Process {
 /// `SIGKILL`.
 const KILL: i32 = 9;
 
-fn open_pidfd(pid: u32) -> Result<OwnedFd, Failed> {
+/// Opens a child that has not been collected.
+pub(crate) fn open_pidfd(pid: u32) -> Result<OwnedFd, Failed> {
     let failed = || "open the child".to_owned();
     let pid = Pid::from_raw(pid.cast_signed()).ok_or_else(|| Failed::invalid("process 0"))?;
     pidfd_open(pid, PidfdFlags::empty()).attempt(failed)

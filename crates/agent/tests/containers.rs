@@ -16,7 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use hyper_agent::{Agent, Disks, Places};
 use hyper_link::channel::Receiver;
 use hyper_link::{GuestLink, HostLink};
-use hyper_protocol::agent::{DiskAddress, FailureKind, Output, Reply, Request, SystemCallFilter, Writable};
+use hyper_protocol::agent::{
+    DiskAddress, FailureKind, Output, Reply, Request, SHARED_PIDS_ANNOTATION, SystemCallFilter, Writable,
+};
 use hyper_sys::namespace::{Namespaces, leave};
 use hyper_sys::seccomp::Instruction;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
@@ -522,6 +524,38 @@ fn containers_of_a_pod_share_network_names_and_memory_but_not_processes_or_files
         let mut wanted = container("second", spec(&["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '"]));
         wanted.pid_of = Some("first".to_owned());
         assert_eq!(host.run(wanted).await.1, "sleep 61 ");
+    });
+}
+
+#[test]
+fn containers_of_a_pod_share_their_processes_where_it_says_so() {
+    with_agent(&[], async |host, _, _| {
+        let shared = |id: &str, script: &str| {
+            let mut wanted = container(id, spec(&["sh", "-c", script]));
+            let namespaces = wanted.spec["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+            wanted.spec["annotations"] = json!({SHARED_PIDS_ANNOTATION: "true"});
+            wanted
+        };
+        host.create(shared("one", "sleep 71 & exec sleep 72")).await;
+        host.start(init("one")).await;
+        // The first process is nobody's, and nobody looks into it.
+        let look = "until ps | grep -q '[s]leep 71'; do sleep 0.05; done; cat /proc/1/comm; \
+                    ls /proc/1/root/ /proc/1/fd > /dev/null 2>&1 || echo closed; \
+                    kill -9 1; [ $$ != 1 ] && echo beside";
+        let (_, out, err) = host.run(shared("two", look)).await;
+        assert_eq!(out, "pod-pids\nclosed\nbeside\n", "{err}");
+        // With its first process all of a container ends, and nothing of another.
+        let (code, out, _) = host.run(shared("three", "sleep 73 & sleep 74 & exit 3")).await;
+        assert_eq!((code, out.as_str()), (3, ""));
+        let left = "ps | grep '[s]leep 7' | sed 's/.* //' | sort";
+        assert_eq!(host.run(shared("four", left)).await.1, "71\n72\n");
+        // Alone among them.
+        let own = container("own", spec(&["sh", "-c", "ps | grep -c '[s]leep 7'; echo $$"]));
+        assert_eq!(host.run(own).await.1, "0\n1\n");
+        host.call(Request::Signal { target: init("one"), signal: 9, all: false }).await;
+        assert_eq!(host.wait(init("one")).await.code, 137);
+        assert_eq!(host.run(shared("five", left)).await.1, "");
     });
 }
 

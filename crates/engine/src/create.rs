@@ -70,6 +70,7 @@ impl Engine {
         let image = tokio::task::spawn_blocking(move || images.get(&reference))
             .await
             .map_err(|error| EngineError::system("image lookup ended early", error))??;
+        take_pod_label(&mut options)?;
         validate::merge_image(&mut options, &image);
         let warnings = validate::check(&mut options)?;
         let id = ids::container_id();
@@ -218,6 +219,7 @@ impl Engine {
             kernel: annotation(KERNEL_ANNOTATION),
             hypervisor: annotation(HYPERVISOR_ANNOTATION),
             template: TemplateUse::parse(&annotation(TEMPLATE_ANNOTATION).unwrap_or_default())?,
+            share_pids: false,
             labels: Default::default(),
         };
         if let Some(kernel) = &pod.kernel {
@@ -337,6 +339,18 @@ impl Engine {
         self.shared.container_event(&container.record(), "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
+}
+
+/// Makes the label that names a pod the annotation: Compose files have labels alone. An image's own label is none.
+fn take_pod_label(options: &mut ContainerOptions) -> Result<()> {
+    let Some(pod) = options.labels.get(POD_ANNOTATION).cloned() else { return Ok(()) };
+    let given = options.annotations.entry(POD_ANNOTATION.to_owned()).or_insert_with(|| pod.clone());
+    if *given == pod {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!(
+        "conflicting options: label {POD_ANNOTATION}={pod} and annotation {POD_ANNOTATION}={given}"
+    )))
 }
 
 /// Refuses what is no name for a pod.

@@ -306,6 +306,8 @@ pub struct PodOptions {
     /// Whether its VM may be a clone of a template.
     #[serde(default)]
     pub template: TemplateUse,
+    /// Its containers share one PID namespace.
+    pub share_pids: bool,
     /// Labels, for pods made by name.
     pub labels: BTreeMap<String, String>,
 }

@@ -39,6 +39,8 @@ pub struct PodRequest {
     pub sysctls: std::collections::BTreeMap<String, String>,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Its containers share one PID namespace.
+    pub share_pids: bool,
     /// Guest kernel; `None` for the installed one.
     pub kernel: Option<String>,
     /// Hypervisor driver.
@@ -104,6 +106,7 @@ impl Engine {
                 kernel: request.kernel,
                 hypervisor: request.hypervisor,
                 template: request.template,
+                share_pids: request.share_pids,
                 labels: request.labels,
             },
             endpoint: None,

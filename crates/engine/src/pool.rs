@@ -581,12 +581,14 @@ mod tests {
             kernel: None,
             hypervisor: None,
             template: TemplateUse::Auto,
+            share_pids: false,
             labels: Default::default(),
         };
         assert!(suits(&options, false));
         for other in [
             PodOptions { memory_mib: 1024, ..options.clone() },
             PodOptions { vcpus: 3, ..options.clone() },
+            PodOptions { share_pids: true, ..options.clone() },
             PodOptions { network: false, ..options.clone() },
             PodOptions { kernel: Some("/k".to_owned()), ..options.clone() },
             PodOptions { template: TemplateUse::Never, ..options.clone() },

@@ -17,6 +17,10 @@ pub type Id = String;
 /// child.
 pub const INIT_ANNOTATION: &str = "io.hyper.init";
 
+/// Annotation of a specification without a PID namespace: `true` puts the container into the one that the containers of
+/// its pod share.
+pub const SHARED_PIDS_ANNOTATION: &str = "io.hyper.shared-pids";
+
 /// One call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

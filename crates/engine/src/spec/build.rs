@@ -1,6 +1,6 @@
 //! The whole specification.
 
-use hyper_protocol::agent::INIT_ANNOTATION;
+use hyper_protocol::agent::{INIT_ANNOTATION, SHARED_PIDS_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::error::Result;
@@ -54,7 +54,7 @@ pub(crate) fn build(record: &ContainerRecord, pod: &PodOptions) -> Result<Value>
         "maskedPaths": paths(&security.masked_paths, &DEFAULT_MASKED_PATHS),
         "readonlyPaths": paths(&security.readonly_paths, &DEFAULT_READONLY_PATHS),
     });
-    if options.pid_of.is_some() {
+    if options.pid_of.is_some() || pod.share_pids {
         linux["namespaces"] = json!([{"type": "mount"}, {"type": "cgroup"}]);
     }
     let filter = match &security.seccomp {
@@ -67,6 +67,9 @@ pub(crate) fn build(record: &ContainerRecord, pod: &PodOptions) -> Result<Value>
     let mut annotations = options.annotations.clone();
     if options.init == Some(true) {
         annotations.insert(INIT_ANNOTATION.to_owned(), "true".to_owned());
+    }
+    if pod.share_pids && options.pid_of.is_none() {
+        annotations.insert(SHARED_PIDS_ANNOTATION.to_owned(), "true".to_owned());
     }
     Ok(json!({
         "ociVersion": OCI_VERSION,

@@ -79,6 +79,9 @@ pub struct PodCreateArgs {
     /// Connect the pod to a network: default, bridge or none
     #[arg(long, value_name = "NETWORK", default_value = "default", value_parser = ["default", "bridge", "none"])]
     network: String,
+    /// What the containers share beside network, IPC, host name and shared memory: pid
+    #[arg(long, value_name = "NAMESPACES")]
+    share: Option<String>,
     /// Sysctl options
     #[arg(long, value_name = "KEY=VALUE")]
     sysctl: Vec<String>,
@@ -239,11 +242,32 @@ fn body(args: &PodCreateArgs) -> Result<serde_json::Value, FlagError> {
     set("Template", args.template.as_ref().map(|word| json!(word)));
     set("Kernel", args.kernel.as_deref().map(kernel_path).transpose()?.map(|path| json!(path)));
     set("NetworkDisabled", (args.network == "none").then_some(json!(true)));
+    set("ShareProcessNamespace", args.share.as_deref().map(shared).transpose()?.map(|pids| json!(pids)));
     set("Labels", (!args.label.is_empty()).then_some(json!(labels(&[], &args.label)?)));
     let sysctls: HashMap<String, String> =
         args.sysctl.iter().map(|text| parse_pair("sysctl", text)).collect::<Result<_, _>>()?;
     set("Sysctls", (!sysctls.is_empty()).then_some(json!(sysctls)));
     Ok(body.into())
+}
+
+/// Whether the containers share a PID namespace, by podman's `--share`.
+fn shared(text: &str) -> Result<bool, FlagError> {
+    let mut pids = false;
+    for name in text.split(',') {
+        match name.trim_start_matches('+') {
+            "pid" => pids = true,
+            // They always do: the network is the VM's.
+            "ipc" | "net" | "uts" => {}
+            other => {
+                return Err(FlagError::new(
+                    "share",
+                    other,
+                    "the containers of a pod share net, ipc and uts, and pid by choice",
+                ));
+            }
+        }
+    }
+    Ok(pids)
 }
 
 /// Shows pods as the daemon describes them.

@@ -24,6 +24,7 @@ pub(crate) async fn create(call: Call) -> Result {
         labels: fields.string_map("Labels")?,
         kernel: optional(fields.string("Kernel")?),
         hypervisor: optional(fields.string("Hypervisor")?),
+        share_pids: fields.bool("ShareProcessNamespace")?,
         template: TemplateUse::parse(&fields.string("Template")?)?,
     };
     fields.finish()?;
@@ -121,6 +122,7 @@ fn pod(info: &PodInfo) -> Value {
         "Hostname": options.hostname,
         "Domainname": options.domainname,
         "Sysctls": options.sysctl,
+        "ShareProcessNamespace": options.share_pids,
         "Labels": options.labels,
         "IPAddress": address.unwrap_or_default(),
         "Kernel": options.kernel,

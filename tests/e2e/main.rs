@@ -10,6 +10,7 @@
 
 mod api;
 mod api_input;
+mod api_status;
 mod bad_images;
 mod bad_input;
 mod copy;
@@ -72,6 +73,7 @@ fn cases() -> Vec<(&'static str, Vec<Case>)> {
         ("machine", machine::cases()),
         ("bad_input", bad_input::cases()),
         ("api_input", api_input::cases()),
+        ("api_status", api_status::cases()),
         ("bad_images", bad_images::cases()),
         ("trees", trees::cases()),
         ("volumes", volumes::cases()),

@@ -93,6 +93,12 @@ impl Engine {
     pub async fn disconnect_network(&self, network: &str, container: &str) -> Result<()> {
         let container = self.shared.registry.find(container)?;
         let _transition = container.transition.lock().await;
+        let not_on = |name: &str| {
+            Err(forbidden(format!("container {} is not connected to network {name}", container.id)))
+        };
+        if let "host" | "none" = network {
+            return not_on(network);
+        }
         let side = self.side(network)?;
         let mut options = container.lock().options.clone();
         let (was_on, name) = match &side {
@@ -104,7 +110,7 @@ impl Engine {
             Side::User(net) => (options.endpoints.remove(&net.record.id).is_some(), net.name()),
         };
         if !was_on {
-            return Err(forbidden(format!("container {} is not connected to network {name}", container.id)));
+            return not_on(name);
         }
         self.change_networks(&container, options).await?;
         self.tell_of(&side, "disconnect", &container.id);
@@ -116,10 +122,10 @@ impl Engine {
         match network {
             BRIDGE | "default" => Ok(Side::Bridge),
             _ if network.len() >= 12 && id.starts_with(network) => Ok(Side::Bridge),
-            "host" => Err(forbidden(
+            "host" => Err(EngineError::invalid(
                 "container cannot be disconnected from host network or connected to host network",
             )),
-            "none" => Err(forbidden(
+            "none" => Err(EngineError::invalid(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             )),
             _ => self.shared.networks.find(network).map(Side::User),

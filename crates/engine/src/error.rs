@@ -104,8 +104,10 @@ fn of_image(kind: hyper_image::ErrorKind) -> Kind {
         ErrorKind::Unauthorized | ErrorKind::Forbidden => Kind::Unauthorized,
         ErrorKind::NotFound => Kind::NotFound,
         ErrorKind::Conflict => Kind::Conflict,
-        ErrorKind::Unavailable => Kind::Unavailable,
-        ErrorKind::TooManyRequests | ErrorKind::NoSpace | ErrorKind::Internal => Kind::System,
+        // A registry that cannot be used: dockerd's status is 500, and clients know it.
+        ErrorKind::Unavailable | ErrorKind::TooManyRequests | ErrorKind::NoSpace | ErrorKind::Internal => {
+            Kind::System
+        }
     }
 }
 

@@ -18,18 +18,29 @@ impl Filters {
     /// # Errors
     /// It is no such JSON, or a name is not in `known`.
     pub fn parse(text: &str, known: &[&str]) -> Result<Self> {
+        let filters = Self::parse_any(text)?;
+        match filters.0.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(EngineError::invalid(format!("invalid filter '{name}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// As [`Filters::parse`], with any names.
+    ///
+    /// # Errors
+    /// It is no such JSON.
+    pub fn parse_any(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Ok(Self::default());
         }
         let invalid = || EngineError::invalid("invalid filter: it must be a JSON object of lists");
-        let Value::Object(object) = serde_json::from_str(text).map_err(|_| invalid())? else {
-            return Err(invalid());
+        let object = match serde_json::from_str(text).map_err(|_| invalid())? {
+            Value::Object(object) => object,
+            Value::Null => return Ok(Self::default()),
+            _ => return Err(invalid()),
         };
         let mut filters = BTreeMap::new();
         for (name, values) in object {
-            if !known.contains(&name.as_str()) {
-                return Err(EngineError::invalid(format!("invalid filter '{name}'")));
-            }
             let values: Vec<String> = match values {
                 Value::Array(values) => values
                     .into_iter()

@@ -448,6 +448,10 @@ impl Engine {
     pub async fn resize(&self, reference: &str, width: u16, height: u16) -> Result<()> {
         let container = self.shared.registry.find(reference)?;
         let shim = self.running_shim(&container)?;
+        if !container.lock().options.tty {
+            // As docker has it, there is nothing to do.
+            return Ok(());
+        }
         shim.resize(&container.id, "", width, height).await?;
         let size = [("height", height.to_string()), ("width", width.to_string())];
         self.shared.container_event(&container.record(), "resize", &size);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hyper_network::Endpoint;
 
+use crate::MountSource;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -325,6 +326,13 @@ impl<'a> Test<'a> {
                 return Err(EngineError::invalid(format!("invalid filter 'health={health}'")));
             }
         }
+        for name in ["publish", "expose"] {
+            if let Some(port) = filters.values(name).iter().find(|port| !is_port(port)) {
+                return Err(EngineError::invalid(format!(
+                    "error while looking up for {name} {port}: invalid containerPort: {port}"
+                )));
+            }
+        }
         filters.boolean("is-task")?;
         let ancestors = filters.values("ancestor");
         let ancestors = (!ancestors.is_empty()).then(|| {
@@ -372,13 +380,25 @@ impl<'a> Test<'a> {
                 network == wanted || info.networks.iter().any(named)
             })
             && filters.any("pod", &|wanted| info.pod.name.as_deref() == Some(wanted) || info.pod.id == wanted)
-            && filters.any("volume", &|_| false)
+            && filters.any("volume", &|wanted| {
+                record.options.mounts.points.iter().any(|point| {
+                    let named = matches!(&point.source, MountSource::Volume { name, .. } if name == wanted);
+                    named || point.target == wanted
+                })
+            })
             && filters.any("publish", &published)
             && filters.any("expose", &exposed)
             && filters.any("isolation", &|wanted| wanted == "default")
             && filters.any("is-task", &|wanted| matches!(wanted, "false" | "0"))
             && filters.matches_labels(&record.options.labels)
     }
+}
+
+/// Whether this is a port, or a range of them, as filters have it.
+fn is_port(wanted: &str) -> bool {
+    let numbers = wanted.split_once('/').map_or(wanted, |(numbers, _)| numbers);
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    first.parse::<u16>().is_ok() && last.parse::<u16>().is_ok()
 }
 
 /// Whether `port` (`80/tcp`) is `wanted`: a port or a range of them, of TCP unless it says.

@@ -165,12 +165,17 @@ impl Networks {
     /// By name, id or the unambiguous beginning of an id.
     pub(crate) fn find(&self, reference: &str) -> Result<Arc<Net>> {
         let nets = self.lock();
+        if reference.is_empty() {
+            let all = nets.len() + PREDEFINED.len() - 1;
+            return Err(EngineError::invalid(format!(
+                "network  is ambiguous ({all} matches found based on ID prefix)"
+            )));
+        }
         let named = nets.values().find(|net| net.record.request.name == reference);
         if let Some(net) = nets.get(reference).or(named) {
             return Ok(net.clone());
         }
-        let mut matches =
-            nets.values().filter(|net| !reference.is_empty() && net.record.id.starts_with(reference));
+        let mut matches = nets.values().filter(|net| net.record.id.starts_with(reference));
         match (matches.next(), matches.next()) {
             (Some(net), None) => Ok(net.clone()),
             (Some(_), Some(_)) => Err(EngineError::invalid(format!(

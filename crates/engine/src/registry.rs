@@ -282,8 +282,11 @@ impl Registry {
         if let Some(container) = maps.containers.get(reference).or_else(by_name) {
             return Ok(container.clone());
         }
+        if reference.is_empty() {
+            return Err(EngineError::invalid("invalid name or ID supplied: \"\""));
+        }
         let missing = || EngineError::not_found(format!("No such container: {reference}"));
-        if reference.is_empty() || !reference.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !reference.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(missing());
         }
         let from = maps.containers.range(reference.to_owned()..);
@@ -365,7 +368,8 @@ mod tests {
             assert_eq!(registry.find(reference).unwrap().id, "abc1", "{reference}");
         }
         assert_eq!(registry.find("ab").unwrap_err().kind, Kind::Invalid);
-        for missing in ["", "x", "abe", "/"] {
+        assert_eq!(registry.find("").unwrap_err().kind, Kind::Invalid);
+        for missing in ["x", "abe", "/"] {
             assert_eq!(registry.find(missing).unwrap_err().kind, Kind::NotFound, "{missing}");
         }
     }

@@ -51,15 +51,14 @@ pub(crate) fn content_type(version: u32, plain: bool) -> &'static str {
 /// Takes a request's connection over: what to reply, and the client's end. The client takes plain bytes (`plain`) or
 /// frames.
 pub(crate) fn take(request: &mut Request, version: u32, plain: bool) -> (Client, Reply) {
-    let content_type = content_type(version, plain);
     if !request.headers().contains_key(UPGRADE) {
-        let (sender, reply) = crate::http::stream(content_type);
+        let (sender, reply) = crate::http::stream("application/vnd.docker.raw-stream");
         return (Client::Body(sender), reply);
     }
     let upgrade = hyper::upgrade::on(request);
     let mut reply: Response<_> = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(version, plain)));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
     (Client::Upgrade(upgrade), reply)

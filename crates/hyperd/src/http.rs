@@ -12,6 +12,7 @@ use hyper::{Response, StatusCode};
 use hyper_engine::{EngineError, Kind};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::error::Category;
 use tokio::sync::mpsc;
 
 /// Most bytes of a JSON body.
@@ -45,15 +46,22 @@ pub(crate) type Reply = Response<Body>;
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// It was the client's mistake, whatever the status says.
+    pub(crate) mistake: bool,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), mistake: false }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// A client's mistake that dockerd answers as if it were its own: clients know it by that status.
+    pub(crate) fn blamed(self) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, mistake: true, ..self }
     }
 
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
@@ -65,6 +73,14 @@ impl ApiError {
             return empty(self.status);
         }
         json(self.status, &serde_json::json!({"message": self.message}))
+    }
+}
+
+/// [`ApiError::blamed`], if the error is such a mistake.
+pub(crate) fn blamed_if<E: Into<ApiError>>(mistake: impl Fn(&ApiError) -> bool) -> impl Fn(E) -> ApiError {
+    move |error| {
+        let error = error.into();
+        if mistake(&error) { error.blamed() } else { error }
     }
 }
 
@@ -188,8 +204,21 @@ pub(crate) fn stream(content_type: &'static str) -> (Sender, Reply) {
     (Sender(sender), reply)
 }
 
-/// Reads a JSON body; none at all is `null`.
+/// Reads a body that must be JSON and say so; none at all is `null`.
 pub(crate) async fn read_json(request: Request) -> Result<Value> {
+    let no_body = request.body().is_end_stream();
+    crate::media::expect_json(request.headers(), no_body)?;
+    if no_body {
+        return Ok(Value::Null);
+    }
+    match read_untyped_json(request).await? {
+        None => Err(ApiError::invalid("invalid JSON: got EOF while reading request body")),
+        Some(value) => Ok(value),
+    }
+}
+
+/// Reads a JSON body of whatever type it says it is.
+pub(crate) async fn read_untyped_json(request: Request) -> Result<Option<Value>> {
     if request.body().size_hint().lower() > JSON_MAX as u64 {
         return Err(ApiError::invalid("request body too large"));
     }
@@ -199,9 +228,17 @@ pub(crate) async fn read_json(request: Request) -> Result<Value> {
         .map_err(|error| ApiError::invalid(format!("cannot read request body: {error}")))?
         .to_bytes();
     if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Value::Null);
+        return Ok(None);
     }
-    serde_json::from_slice(&body).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
+    serde_json::from_slice(&body).map(Some).map_err(|error| {
+        ApiError::invalid(match error.classify() {
+            Category::Eof => "invalid JSON: unexpected EOF".to_owned(),
+            _ if error.to_string().starts_with("trailing characters") => {
+                "unexpected content after JSON".to_owned()
+            }
+            _ => format!("invalid JSON: {error}"),
+        })
+    })
 }
 
 /// The query parameters of a request.
@@ -244,12 +281,28 @@ impl Query {
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         match self.get(name) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| ApiError::invalid(format!("invalid value {text:?} for parameter {name}"))),
+            text => text.parse().map(Some).map_err(|_| not_a_number("Atoi", text)),
         }
     }
+
+    /// A boolean of those few that dockerd is strict with.
+    pub(crate) fn strict_bool(&self, name: &str) -> Result<bool> {
+        match self.get(name) {
+            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            text => Err(ApiError::invalid(format!(
+                "invalid value for {name}: {text}: strconv.ParseBool: parsing {text:?}: invalid syntax"
+            ))),
+        }
+    }
+}
+
+/// What Go's `strconv` says of a text that is no number, or too large a one.
+pub(crate) fn not_a_number(function: &str, text: &str) -> ApiError {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let numeric = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let reason = if numeric { "value out of range" } else { "invalid syntax" };
+    ApiError::invalid(format!("strconv.{function}: parsing {text:?}: {reason}"))
 }
 
 /// Decodes `%XX`; what is malformed stays as it is, what is no UTF-8 becomes the replacement character.

@@ -4,21 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper::header::{HeaderValue, SERVER};
+use hyper::header::{HeaderValue, LOCATION, SERVER};
 use hyper::{Method, StatusCode};
 
 use crate::api::{
     archive, attach, container, create, events, exec, image, image_push, image_transfer, inspect, logs,
     networks, pod, pod_watch, stats, system, template, update, volume,
 };
-use crate::http::{ApiError, Query, Reply, Request, Result, decode};
+use crate::http::{ApiError, Query, Reply, Request, Result, decode, empty};
+use crate::path::{API_VERSION, check_query, cleaned, is_path, split_version};
 use crate::server::App;
-
-/// The API's version, as docker counts them.
-pub(crate) const API_VERSION: &str = "1.47";
-
-/// The oldest version that clients may ask for.
-pub(crate) const MIN_API_VERSION: &str = "1.24";
 
 /// Most bytes of a body that nobody reads.
 const DISCARDED_MAX: usize = 1 << 20;
@@ -41,7 +36,7 @@ pub(crate) async fn handle(app: Arc<App>, request: Request) -> Reply {
     let head = method == Method::HEAD;
     let answered = dispatch(app, request).await;
     let mut reply = answered.unwrap_or_else(|error| {
-        if error.status == StatusCode::INTERNAL_SERVER_ERROR {
+        if error.status == StatusCode::INTERNAL_SERVER_ERROR && !error.mistake {
             tracing::error!(%method, %uri, error = error.message, "a request failed");
         } else {
             tracing::debug!(%method, %uri, error = error.message, "a request was refused");
@@ -62,22 +57,62 @@ pub(crate) async fn handle(app: Arc<App>, request: Request) -> Reply {
 
 async fn dispatch(app: Arc<App>, request: Request) -> Result {
     let path = request.uri().path().to_owned();
+    if !is_path(&path) {
+        let mut reply = crate::http::text("400 Bad Request");
+        *reply.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(reply);
+    }
+    if let Some(clean) = cleaned(&path) {
+        return moved(&clean, request.uri().query());
+    }
     let (version, path) = split_version(&path)?;
     let segments: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = Query::parse(request.uri().query());
+    if let (Some(text), false) =
+        (request.uri().query(), matches!(segments[..], ["_ping" | "info" | "version"]))
+    {
+        check_query(text)?;
+    }
     let method = request.method().clone();
     let mut request = request;
     if !takes_body(&segments) {
         discard_body(&mut request).await;
     }
     let call = Call { app, request, query, version };
+    if method == Method::OPTIONS {
+        return Ok(empty(StatusCode::OK));
+    }
+    if path.ends_with('/') {
+        return nameless(call, &method, &segments).await;
+    }
     match segments.as_slice() {
         ["containers", rest @ ..] => containers(call, &method, rest).await,
         ["exec", id, verb] => execs(call, &method, id, verb).await,
         ["images", rest @ ..] => images(call, &method, rest).await,
         ["hyper", rest @ ..] => own(call, &method, rest).await,
         rest => others(call, &method, rest).await,
+    }
+}
+
+/// Sends a client to a clean path.
+fn moved(path: &str, query: Option<&str>) -> Result {
+    let place = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
+    let mut reply = empty(StatusCode::MOVED_PERMANENTLY);
+    let place = HeaderValue::try_from(place).map_err(|error| ApiError::invalid(error.to_string()))?;
+    reply.headers_mut().insert(LOCATION, place);
+    Ok(reply)
+}
+
+/// Paths that end where a name should be: for docker that is the empty name.
+async fn nameless(call: Call, method: &Method, path: &[&str]) -> Result {
+    match (method.as_str(), path) {
+        ("DELETE", ["containers"]) => container::remove(call, "").await,
+        ("DELETE", ["images"]) => Err(ApiError::invalid("image name cannot be blank")),
+        ("GET" | "DELETE", ["volumes"]) => absent("get: no such volume"),
+        ("GET", ["networks"]) => system::networks(&call).await,
+        ("DELETE", ["networks"]) => networks::remove(call, "").await,
+        _ => missing(method, path),
     }
 }
 
@@ -93,6 +128,7 @@ fn takes_body(path: &[&str]) -> bool {
             | ["volumes", "create"]
             | ["networks", "create"]
             | ["networks", _, "connect" | "disconnect"]
+            | ["images", .., "push"]
             | ["auth" | "commit"]
     )
 }
@@ -109,28 +145,6 @@ pub(crate) async fn discard_body(request: &mut Request) {
         }
     };
     let _ = tokio::time::timeout(DISCARD_PATIENCE, read).await;
-}
-
-/// Takes `/v1.NN` off a path.
-fn split_version(path: &str) -> Result<(u32, &str)> {
-    let minor = |version: &str| version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok());
-    let newest = minor(API_VERSION).expect("the constant has this form");
-    let Some(rest) = path.strip_prefix("/v") else { return Ok((newest, path)) };
-    let (version, tail) = rest.split_once('/').unwrap_or((rest, ""));
-    let Some(asked) = minor(version) else { return Ok((newest, path)) };
-    let oldest = minor(MIN_API_VERSION).expect("the constant has this form");
-    if asked < oldest {
-        return Err(ApiError::invalid(format!(
-            "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade \
-             your client to a newer version"
-        )));
-    }
-    if asked > newest {
-        return Err(ApiError::invalid(format!(
-            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
-        )));
-    }
-    Ok((asked, &path[path.len() - tail.len()..]))
 }
 
 async fn containers(call: Call, method: &Method, path: &[&str]) -> Result {
@@ -236,6 +250,7 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", ["commit"]) => archive::commit(call).await,
         // What docker's `system prune` asks for last: nothing was ever built.
         ("POST", ["build", "prune"]) => {
+            hyper_engine::Filters::parse_any(call.query.get("filters"))?;
             crate::http::ok(&serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
         }
         ("POST", ["build" | "session" | "grpc", ..]) => later("building images"),
@@ -243,6 +258,10 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", ["volumes", "create"]) => volume::create(call).await,
         ("POST", ["volumes", "prune"]) => volume::prune(call).await,
         ("GET", ["volumes", name]) => volume::inspect(&call, name),
+        ("PUT", ["volumes", _]) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        )),
         ("DELETE", ["volumes", name]) => volume::remove(call, name).await,
         ("GET", ["networks"]) => system::networks(&call).await,
         ("GET", ["networks", name]) => system::network(&call, name).await,
@@ -258,7 +277,10 @@ async fn others(call: Call, method: &Method, path: &[&str]) -> Result {
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not a swarm manager: Hyper has no swarm mode.",
         )),
-        ("GET", ["plugins"]) => crate::http::ok(&serde_json::json!([])),
+        ("GET", ["plugins"]) => {
+            hyper_engine::Filters::parse_any(call.query.get("filters"))?;
+            crate::http::ok(&serde_json::json!([]))
+        }
         ("GET", ["plugins", name, "json"]) => absent(&format!("plugin \"{name}\" not found")),
         (_, ["plugins", ..]) => later("plugins"),
         _ => missing(method, path),
@@ -277,19 +299,4 @@ fn absent(message: &str) -> Result {
 fn missing(method: &Method, path: &[&str]) -> Result {
     tracing::debug!(%method, ?path, "no such endpoint");
     Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn version_is_taken_off_the_path_and_bounded() {
-        assert_eq!(split_version("/v1.41/info").unwrap(), (41, "info"));
-        assert_eq!(split_version("/info").unwrap(), (47, "/info"));
-        assert_eq!(split_version("/volumes").unwrap(), (47, "/volumes"));
-        assert_eq!(split_version("/version").unwrap(), (47, "/version"));
-        assert!(split_version("/v1.23/info").is_err());
-        assert!(split_version("/v1.99/info").is_err());
-    }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::to_the_end;
-use crate::http::{ApiError, Reply, Result, empty, json as json_reply, ok, read_json, stream};
+use crate::http::{ApiError, Reply, Result, blamed_if, empty, json as json_reply, ok, read_json, stream};
 use crate::route::Call;
 use crate::upload::{BACKLOG, Pieces, Upload, receive};
 
@@ -124,7 +124,9 @@ pub(crate) async fn write(call: Call, id: &str) -> Result {
         own: call.query.bool("copyUIDGID"),
     };
     let body = plain(receive(call.request.into_body())).await?;
-    call.app.engine.write_files(id, &path, flags, body).await?;
+    let written = call.app.engine.write_files(id, &path, flags, body).await;
+    // What is wrong with the tar, or with where it shall go.
+    written.map_err(blamed_if(|error| error.status == StatusCode::BAD_REQUEST))?;
     Ok(empty(StatusCode::OK))
 }
 
@@ -132,6 +134,9 @@ pub(crate) async fn write(call: Call, id: &str) -> Result {
 pub(crate) async fn commit(call: Call) -> Result {
     let query = call.query.clone();
     let body = read_json(call.request).await?;
+    if !matches!(body, Value::Null | Value::Object(_)) {
+        return Err(ApiError::invalid("invalid JSON: the request's body must be an object"));
+    }
     if !crate::fields::is_neutral(&body) {
         return Err(ApiError::unsupported(
             "a configuration in the body of a commit is not supported: use changes",

@@ -5,7 +5,7 @@ use hyper_engine::{Filters, PRUNE_FILTERS, WaitCondition};
 use serde_json::json;
 
 use super::to_the_end;
-use crate::http::{ApiError, Result, done, ok, read_json};
+use crate::http::{ApiError, Result, blamed_if, done, not_a_number, ok, read_untyped_json};
 use crate::route::Call;
 
 pub(crate) async fn start(call: Call, id: &str) -> Result {
@@ -13,8 +13,8 @@ pub(crate) async fn start(call: Call, id: &str) -> Result {
         return Err(ApiError::unsupported("checkpoints are not supported"));
     }
     // Very old clients may send a HostConfig here; docker refuses it as well.
-    let body = read_json(call.request).await?;
-    if !crate::fields::is_neutral(&body) {
+    let body = read_untyped_json(call.request).await?;
+    if !body.is_none_or(|body| crate::fields::is_neutral(&body)) {
         return Err(ApiError::invalid(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
@@ -27,21 +27,30 @@ pub(crate) async fn start(call: Call, id: &str) -> Result {
 /// Seconds and signal of stop and restart.
 fn stop_parameters(call: &Call) -> Result<(Option<i64>, Option<String>)> {
     let signal = call.query.get("signal");
-    Ok((call.query.number("t")?, (!signal.is_empty()).then(|| signal.to_owned())))
+    Ok((call.query.number("t").map_err(ApiError::blamed)?, (!signal.is_empty()).then(|| signal.to_owned())))
 }
 
 pub(crate) async fn stop(call: Call, id: &str) -> Result {
     let (timeout, signal) = stop_parameters(&call)?;
     let (engine, id) = (call.app.engine.clone(), id.to_owned());
-    to_the_end(async move { engine.stop(&id, timeout, signal.as_deref()).await }).await?;
+    to_the_end(async move { engine.stop(&id, timeout, signal.as_deref()).await })
+        .await
+        .map_err(bad_signal)?;
     done()
 }
 
 pub(crate) async fn restart(call: Call, id: &str) -> Result {
     let (timeout, signal) = stop_parameters(&call)?;
     let (engine, id) = (call.app.engine.clone(), id.to_owned());
-    to_the_end(async move { engine.restart(&id, timeout, signal.as_deref()).await }).await?;
+    to_the_end(async move { engine.restart(&id, timeout, signal.as_deref()).await })
+        .await
+        .map_err(bad_signal)?;
     done()
+}
+
+/// A signal that there is not is dockerd's fault when it stops a container, and the client's when it kills one.
+fn bad_signal(error: ApiError) -> ApiError {
+    blamed_if(|error| error.message.starts_with("invalid signal"))(error)
 }
 
 pub(crate) async fn kill(call: Call, id: &str) -> Result {
@@ -66,15 +75,16 @@ pub(crate) async fn pause(call: Call, id: &str) -> Result {
 
 pub(crate) async fn unpause(call: Call, id: &str) -> Result {
     let (engine, id) = (call.app.engine.clone(), id.to_owned());
-    to_the_end(async move { engine.unpause(&id).await }).await?;
+    to_the_end(async move { engine.unpause(&id).await })
+        .await
+        .map_err(blamed_if(|error| error.status == StatusCode::CONFLICT))?;
     done()
 }
 
 /// Columns and rows of a terminal.
 pub(super) fn size_parameters(call: &Call) -> Result<(u16, u16)> {
-    let number = |name: &str| -> Result<u16> {
-        call.query.number(name)?.ok_or_else(|| ApiError::invalid(format!("parameter {name} is missing")))
-    };
+    let number =
+        |name: &str| -> Result<u16> { call.query.number(name)?.ok_or_else(|| not_a_number("Atoi", "")) };
     Ok((number("w")?, number("h")?))
 }
 
@@ -86,7 +96,13 @@ pub(crate) async fn resize(call: Call, id: &str) -> Result {
 
 pub(crate) async fn remove(call: Call, id: &str) -> Result {
     if call.query.bool("link") {
-        return Err(ApiError::unsupported("links are not supported"));
+        let record = call.app.engine.record(id)?;
+        return Err(match id.trim_start_matches('/').contains('/') || record.name.is_empty() {
+            true => ApiError::unsupported("links are not supported"),
+            false => {
+                ApiError::invalid("Conflict, cannot remove the default link name of the container").blamed()
+            }
+        });
     }
     let (engine, id) = (call.app.engine.clone(), id.to_owned());
     let (force, volumes) = (call.query.bool("force"), call.query.bool("v"));

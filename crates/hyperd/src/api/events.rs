@@ -3,12 +3,20 @@
 use hyper_engine::{EVENT_FILTERS, Event, Filters, Timestamp, parse_duration};
 use serde_json::{Value, json};
 
-use crate::http::{ApiError, Query, Result};
+use crate::http::{ApiError, Query, Result, not_a_number};
 use crate::route::Call;
 
 pub(crate) async fn events(call: Call) -> Result {
     let filters = Filters::parse(call.query.get("filters"), EVENT_FILTERS)?;
     let (since, until) = (time(&call.query, "since")?, time(&call.query, "until")?);
+    if let (Some(after), Some(before)) = (since, until)
+        && before < after
+    {
+        let (since, until) = (call.query.get("since"), call.query.get("until"));
+        return Err(ApiError::invalid(format!(
+            "`since` time ({since}) cannot be after `until` time ({until})"
+        )));
+    }
     let mut stream = call.app.engine.events(since.or(until), filters);
     let (sender, reply) = crate::http::stream("application/json");
     tokio::spawn(async move {
@@ -56,7 +64,7 @@ fn time(query: &Query, name: &str) -> Result<Option<Timestamp>> {
     Timestamp::parse(text)
         .or_else(|| parse_duration(text).map(|nanos| Timestamp(Timestamp::now().0.saturating_sub(nanos))))
         .map(Some)
-        .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{name}\": {text:?}")))
+        .ok_or_else(|| not_a_number("ParseInt", text).blamed())
 }
 
 fn line(event: &Event) -> String {

@@ -16,7 +16,7 @@ pub(crate) async fn create(call: Call, container: &str) -> Result {
     let engine = call.app.engine.clone();
     let mut fields = Fields::of(read_json(call.request).await?, "")?;
     let detach_keys = fields.string("DetachKeys")?;
-    Scanner::new(&detach_keys)?;
+    Scanner::new(&detach_keys).map_err(ApiError::blamed)?;
     let options = ExecOptions {
         cmd: fields.strings("Cmd")?,
         env: fields.strings("Env")?,
@@ -51,7 +51,6 @@ fn console_size(fields: &mut Fields) -> Result<Option<[u32; 2]>> {
 
 pub(crate) async fn start(mut call: Call, id: &str) -> Result {
     let engine = call.app.engine.clone();
-    let info = engine.inspect_exec(id)?;
     // The upgrade is asked for before the body is read: both need the request.
     let (client, mut reply) = hijack::take(&mut call.request, call.version, true);
     let mut fields = Fields::of(read_json(call.request).await?, "")?;
@@ -60,6 +59,7 @@ pub(crate) async fn start(mut call: Call, id: &str) -> Result {
     let plain = fields.bool("Tty")?;
     let console_size = console_size(&mut fields)?.filter(|_| plain);
     fields.finish()?;
+    let info = engine.inspect_exec(id)?;
     let id = id.to_owned();
     if detach {
         super::to_the_end(async move { engine.start_exec(&id, true, console_size).await }).await?;
@@ -73,8 +73,10 @@ pub(crate) async fn start(mut call: Call, id: &str) -> Result {
     }
     let keys = Scanner::new(&info.options.detach_keys)?;
     let keys = (info.options.tty && info.options.attach_stdin).then_some(keys);
-    let content_type = HeaderValue::from_static(hijack::content_type(call.version, plain));
-    reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    if reply.status() == hyper::StatusCode::SWITCHING_PROTOCOLS {
+        let content_type = HeaderValue::from_static(hijack::content_type(call.version, plain));
+        reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
     tokio::spawn(run(call.app.engine.clone(), info, (client, plain), console_size, keys));
     Ok(reply)
 }

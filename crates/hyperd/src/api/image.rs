@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use hyper_engine::image::{Image, ImageId, ImageUse, Reference, Removed};
-use hyper_engine::{Engine, EngineError, Filters, ListQuery};
+use hyper_engine::{Engine, EngineError, Filters, Kind, ListQuery, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::http::{ApiError, Result, empty, ok};
@@ -50,10 +50,12 @@ pub(crate) async fn list(call: Call) -> Result {
     };
     let (before, since) = (created("before")?, created("since")?);
     let dangling = filters.boolean("dangling")?;
+    let until = until(&filters).map_err(ApiError::blamed)?;
     let shown = images.iter().filter(|image| {
         dangling.is_none_or(|wanted| image.repo_tags.is_empty() == wanted)
             && before.is_none_or(|time| image.created_seconds < time)
             && since.is_none_or(|time| image.created_seconds > time)
+            && until.is_none_or(|time| image.created_seconds < time.seconds())
             && filters.matches_labels(&image.config.config.labels)
             && filters.any("reference", &|pattern| {
                 image.repo_tags.iter().chain(&image.repo_digests).any(|name| name_matches(name, pattern))
@@ -131,7 +133,7 @@ pub(super) fn summary(image: &Image, containers: i64) -> Value {
 
 pub(crate) async fn inspect(call: Call, name: &str) -> Result {
     let image = get(&call.app.engine, name).await?;
-    let tagged = hyper_engine::Timestamp::from_parts(image.last_tagged_seconds, 0).to_string();
+    let tagged = Timestamp::from_parts(image.last_tagged_seconds, 0).to_string();
     let layers: Vec<String> = image.layers.iter().map(|layer| layer.blob.display().to_string()).collect();
     let mut value = json!({
         "Id": image.id.to_string(),
@@ -205,7 +207,11 @@ pub(crate) async fn tag(call: Call, name: &str) -> Result {
     let engine = call.app.engine.clone();
     let name = name.to_owned();
     blocking(move || {
-        engine.images().tag(&name, &target)?;
+        // For dockerd a name that cannot be is one that is not there.
+        engine.images().tag(&name, &target).map_err(EngineError::from).map_err(|error| match error.kind {
+            Kind::Invalid => EngineError { kind: Kind::NotFound, ..error },
+            _ => error,
+        })?;
         let id = engine.images().get(&name).map(|image| image.id.to_string()).unwrap_or_default();
         engine.image_event("tag", &id, &target.to_string());
         Ok(())
@@ -264,21 +270,24 @@ fn removals(removed: &[Removed]) -> Vec<Value> {
         .collect()
 }
 
+/// The time before which images must have been made: a point in time, or a duration before now.
+fn until(filters: &Filters) -> Result<Option<Timestamp>> {
+    let text = match filters.values("until") {
+        [] => return Ok(None),
+        [text] => text,
+        _ => return Err(ApiError::invalid("more than one until filter specified")),
+    };
+    let before_now = |nanos| Timestamp(Timestamp::now().0.saturating_sub(nanos));
+    Timestamp::parse(text)
+        .or_else(|| hyper_engine::parse_duration(text).map(before_now))
+        .map(Some)
+        .ok_or_else(|| ApiError::invalid(format!("failed to parse value as time or duration: {text:?}")))
+}
+
 pub(crate) async fn prune(call: Call) -> Result {
     let filters = Filters::parse(call.query.get("filters"), &["dangling", "label", "label!", "until"])?;
     let only_dangling = filters.boolean("dangling")?.unwrap_or(true);
-    let until = match filters.values("until") {
-        [] => None,
-        [text] => Some(
-            hyper_engine::Timestamp::parse(text)
-                .or_else(|| {
-                    let nanos = hyper_engine::parse_duration(text)?;
-                    Some(hyper_engine::Timestamp(hyper_engine::Timestamp::now().0.saturating_sub(nanos)))
-                })
-                .ok_or_else(|| ApiError::invalid(format!("invalid until filter: '{text}'")))?,
-        ),
-        _ => return Err(ApiError::invalid("more than one until filter specified")),
-    };
+    let until = until(&filters)?;
     let engine = call.app.engine.clone();
     let still = engine.keep_image_uses().await;
     let uses = image_uses(&engine).await?;

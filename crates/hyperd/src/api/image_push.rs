@@ -4,7 +4,7 @@ use hyper_engine::EngineError;
 use hyper_engine::image::{Progress, Reference};
 use serde_json::json;
 
-use super::image_transfer::{platform, progress_reply, registry_auth, teller};
+use super::image_transfer::{platform, progress_reply, push_auth, registry_auth, teller};
 use crate::http::{Result, ok};
 use crate::route::Call;
 
@@ -15,8 +15,8 @@ pub(crate) async fn push(call: Call, name: &str) -> Result {
         "" => reference,
         tag => reference.with_tag(tag).map_err(EngineError::from)?,
     };
-    let (platform, auth) = (platform(&call)?, registry_auth(&call)?);
-    let engine = call.app.engine.clone();
+    let (platform, engine) = (platform(&call)?, call.app.engine.clone());
+    let auth = push_auth(call).await?;
     let (teller, told) = teller();
     let work = async move {
         let progress = move |event: Progress| teller.tell(event);
@@ -33,7 +33,7 @@ pub(crate) async fn push(call: Call, name: &str) -> Result {
 /// `GET /distribution/{name}/json`
 pub(crate) async fn distribution(call: Call, name: &str) -> Result {
     let reference = Reference::parse(name).map_err(EngineError::from)?;
-    let auth = registry_auth(&call)?;
+    let auth = registry_auth(&call);
     let found = call.app.engine.images().look(&reference, auth).await.map_err(EngineError::from)?;
     let platforms: Vec<_> = found
         .platforms

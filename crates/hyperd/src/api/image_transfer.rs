@@ -16,12 +16,15 @@ use tokio::sync::mpsc;
 
 use super::image::get;
 use crate::fields::Fields;
-use crate::http::{ApiError, Reply, Result, Sender, ok, read_json};
+use crate::http::{ApiError, Reply, Result, Sender, ok, read_untyped_json};
 use crate::route::{Call, discard_body};
 use crate::upload::Upload;
 
 /// Progress messages that may wait for a slow client before superfluous ones are left out.
 const PROGRESS_BACKLOG: usize = 256;
+
+/// The header with credentials.
+const REGISTRY_AUTH: &str = "X-Registry-Auth";
 
 pub(crate) async fn pull_or_import(call: Call) -> Result {
     let source = call.query.get("fromSrc").to_owned();
@@ -50,7 +53,7 @@ async fn pull(call: Call) -> Result {
         tag => format!("{name}:{tag}"),
     };
     let reference = Reference::parse(&name).map_err(EngineError::from)?;
-    let (platform, auth) = (platform(&call)?, registry_auth(&call)?);
+    let (platform, auth) = (platform(&call)?, registry_auth(&call));
     let engine = call.app.engine.clone();
     let (teller, told) = teller();
     let work = async move {
@@ -112,16 +115,41 @@ impl Told {
     }
 }
 
-/// Credentials that the client sends along.
-pub(super) fn registry_auth(call: &Call) -> Result<Option<Auth>> {
-    let Some(header) = call.request.headers().get("X-Registry-Auth") else { return Ok(None) };
-    let invalid = |error: AuthFormatError| ApiError::invalid(error.to_string());
-    header.to_str().map_err(|_| AuthFormatError).and_then(Auth::from_header).map_err(invalid)
+/// Credentials that the client sends along. As with dockerd, those that cannot be read are none: the registry says
+/// whether it wants some.
+pub(super) fn registry_auth(call: &Call) -> Option<Auth> {
+    let header = call.request.headers().get(REGISTRY_AUTH)?;
+    let auth = header.to_str().map_err(|_| AuthFormatError).and_then(Auth::from_header);
+    auth.unwrap_or_else(|error| {
+        tracing::debug!(%error, "credentials of a client are none");
+        None
+    })
+}
+
+/// Credentials for a push, in the header or, from clients of old, in the body: one of them must be there.
+pub(super) async fn push_auth(mut call: Call) -> Result<Option<Auth>> {
+    if call.request.headers().get(REGISTRY_AUTH).is_some_and(|header| !header.is_empty()) {
+        discard_body(&mut call.request).await;
+        return Ok(registry_auth(&call));
+    }
+    let missing = |reason: &str| {
+        ApiError::invalid(format!(
+            "bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: {reason}"
+        ))
+    };
+    match read_untyped_json(call.request).await {
+        Ok(Some(body)) => {
+            Auth::from_json(body.to_string().as_bytes()).map_err(|error| missing(&error.to_string()))
+        }
+        Ok(None) => Err(missing("EOF")),
+        Err(error) => Err(missing(&error.message)),
+    }
 }
 
 /// Whether a registry takes a login (`POST /auth`).
 pub(crate) async fn login(call: Call) -> Result {
-    let mut fields = Fields::of(read_json(call.request).await?, "")?;
+    let body = read_untyped_json(call.request).await.map_err(ApiError::blamed)?;
+    let mut fields = Fields::of(body.unwrap_or_default(), "")?;
     let server = fields.string("serveraddress")?;
     let names = ["username", "password", "auth", "identitytoken", "registrytoken"];
     let login: Map<_, _> = names.map(|name| (name.to_owned(), fields.take(name))).into_iter().collect();
@@ -288,7 +316,10 @@ pub(crate) async fn save(call: Call, names: Vec<String>) -> Result {
     }
     let engine = call.app.engine.clone();
     for name in &names {
-        get(&engine, name).await?;
+        get(&engine, name).await.map_err(|error| match error.status {
+            StatusCode::BAD_REQUEST => error.blamed(),
+            _ => error,
+        })?;
     }
     let (sender, reply): (Sender, Reply) = crate::http::stream("application/x-tar");
     tokio::task::spawn_blocking(move || {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::create_host::log_config;
 use super::ports;
-use crate::http::{ApiError, Result, ok};
+use crate::http::{ApiError, Result, blamed_if, ok};
 use crate::route::Call;
 
 /// Most bytes of the command that `ps` is sent.
@@ -27,7 +27,7 @@ pub(crate) async fn inspect(call: Call, id: &str) -> Result {
 }
 
 pub(crate) async fn list(call: Call) -> Result {
-    let limit: i64 = call.query.number("limit")?.unwrap_or(0);
+    let limit: i64 = call.query.number("limit").map_err(ApiError::blamed)?.unwrap_or(0);
     let mut filters = call.query.get("filters").to_owned();
     // Before filters, clients had parameters of their own for two of them.
     for name in ["since", "before"] {
@@ -42,7 +42,8 @@ pub(crate) async fn list(call: Call) -> Result {
         size: call.query.bool("size"),
         filters: Filters::parse(&filters, LIST_FILTERS).map_err(ApiError::from)?,
     };
-    let infos = call.app.engine.list(&query).await?;
+    let infos = call.app.engine.list(&query).await;
+    let infos = infos.map_err(blamed_if(|error| error.message.starts_with("error while looking up for")))?;
     let now = Timestamp::now();
     ok(&infos
         .iter()

@@ -4,7 +4,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper_engine::{LogLine, LogQuery, LogSource, Timestamp};
 
 use crate::hijack;
-use crate::http::{ApiError, Query, Result};
+use crate::http::{Query, Result, not_a_number};
 use crate::route::Call;
 
 /// Asks for a frame with the time in front for every entry, also for a terminal's, whatever the parameters say; sent
@@ -72,9 +72,7 @@ pub(super) fn parse(query: &Query) -> Result<LogQuery> {
             "" => Ok(None),
             // Go's clients write zero for "none".
             "0" | "0.000000000" if name == "until" => Ok(None),
-            text => Timestamp::parse(text)
-                .map(Some)
-                .ok_or_else(|| ApiError::invalid(format!("invalid value for \"{name}\": {text:?}"))),
+            text => Timestamp::parse(text).map(Some).ok_or_else(|| not_a_number("ParseInt", text).blamed()),
         }
     };
     let tail = match query.get("tail") {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::to_the_end;
 use crate::fields::Fields;
-use crate::http::{ApiError, Result, empty, json as json_reply, ok, read_json};
+use crate::http::{ApiError, Result, blamed_if, empty, json as json_reply, ok, read_json};
 use crate::route::Call;
 
 /// Filters of `prune`.
@@ -76,16 +76,17 @@ pub(crate) async fn create(call: Call) -> Result {
 fn read(body: Value) -> Result<NetworkRequest> {
     let mut fields = Fields::of(body, "")?;
     let driver = fields.string("Driver")?;
-    if !matches!(driver.as_str(), "" | "bridge" | "default") {
-        return Err(ApiError::unsupported(format!(
-            "network driver {driver} is not supported: there is bridge"
-        )));
+    check_driver(&driver)?;
+    match fields.string("Scope")?.as_str() {
+        "" | "local" => {}
+        "swarm" => return Err(forbidden("cannot create a swarm scoped network when swarm is not active")),
+        scope => {
+            return Err(ApiError::unsupported(format!("Scope {scope} is not supported: there is local")));
+        }
     }
-    let scope = fields.string("Scope")?;
-    if !matches!(scope.as_str(), "" | "local") {
-        return Err(ApiError::unsupported(format!("Scope {scope} is not supported: there is local")));
+    if fields.bool("Ingress")? {
+        return Err(forbidden("Ingress network can only be global scope network"));
     }
-    fields.refuse("Ingress", &[], "there is no swarm")?;
     fields.refuse("ConfigOnly", &[], "there is no swarm")?;
     fields.refuse("ConfigFrom", &[json!({"Network": ""})], "there is no swarm")?;
     fields.refuse("EnableIPv4", &[json!(true)], "networks always have IPv4")?;
@@ -103,9 +104,7 @@ fn read(body: Value) -> Result<NetworkRequest> {
     let mut ipam = fields.object("IPAM")?;
     let driver = ipam.string("Driver")?;
     if !matches!(driver.as_str(), "" | "default") {
-        return Err(ApiError::unsupported(format!(
-            "IPAM driver {driver} is not supported: there is default"
-        )));
+        return Err(no_plugin(&driver));
     }
     match ipam.take("Options") {
         Value::Null => {}
@@ -139,6 +138,31 @@ fn read(body: Value) -> Result<NetworkRequest> {
     Ok(request)
 }
 
+/// Drivers that cannot make a network here, in dockerd's words.
+fn check_driver(driver: &str) -> Result<()> {
+    match driver {
+        "" | "bridge" | "default" => Ok(()),
+        "host" | "null" => Err(forbidden(format!("only one instance of \"{driver}\" network is allowed"))),
+        "overlay" => Err(forbidden(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
+             node to swarm and try again.",
+        )),
+        // dockerd has them.
+        "macvlan" | "ipvlan" => {
+            Err(ApiError::unsupported(format!("network driver {driver} is not supported: there is bridge")))
+        }
+        _ => Err(no_plugin(driver)),
+    }
+}
+
+fn no_plugin(driver: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("plugin \"{driver}\" not found"))
+}
+
+fn forbidden(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, message)
+}
+
 pub(crate) async fn remove(call: Call, reference: &str) -> Result {
     let (engine, reference) = (call.app.engine.clone(), reference.to_owned());
     to_the_end(async move { engine.remove_network(&reference).await }).await?;
@@ -169,7 +193,9 @@ pub(crate) async fn disconnect(call: Call, reference: &str) -> Result {
     // There is nothing of a container that is not there.
     fields.bool("Force")?;
     fields.finish()?;
-    to_the_end(async move { engine.disconnect_network(&reference, &container).await }).await?;
+    to_the_end(async move { engine.disconnect_network(&reference, &container).await })
+        .await
+        .map_err(blamed_if(|error| error.message.contains("is not connected to network")))?;
     Ok(empty(StatusCode::OK))
 }
 
@@ -261,11 +287,11 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (body, word) in [
-            (json!({"Name": "n", "Driver": "overlay"}), "overlay"),
+            (json!({"Name": "n", "Driver": "overlay"}), "swarm manager"),
             (json!({"Name": "n", "Scope": "swarm"}), "swarm"),
             (json!({"Name": "n", "Ingress": true}), "Ingress"),
             (json!({"Name": "n", "ConfigOnly": true}), "ConfigOnly"),
-            (json!({"Name": "n", "IPAM": {"Driver": "x"}}), "IPAM driver"),
+            (json!({"Name": "n", "IPAM": {"Driver": "x"}}), "plugin \"x\" not found"),
             (json!({"Name": "n", "Tomorrow": 1}), "Tomorrow"),
             (json!({}), "name"),
         ] {

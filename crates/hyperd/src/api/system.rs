@@ -7,8 +7,9 @@ use hyper_engine::{DEFAULT_MEMORY_MIB, ListQuery, OVERHEAD_MIB, Timestamp, host_
 use serde_json::{Value, json};
 
 use super::image;
-use crate::http::{ApiError, Reply, Result, ok, text};
-use crate::route::{API_VERSION, Call, MIN_API_VERSION};
+use crate::http::{ApiError, Reply, Result, blamed_if, ok, text};
+use crate::path::{API_VERSION, MIN_API_VERSION};
+use crate::route::Call;
 
 pub(crate) fn ping() -> Reply {
     let mut reply = text("OK");
@@ -328,12 +329,18 @@ pub(crate) async fn networks(call: &Call) -> Result {
             values.push(value);
         }
     }
-    let custom = call.app.engine.networks(&filters)?;
+    let custom = call.app.engine.networks(&filters);
+    let custom = custom.map_err(blamed_if(|error| error.message.starts_with("invalid filter: 'type'")))?;
     values.extend(custom.iter().map(|record| super::networks::value(call, record)));
     ok(&values)
 }
 
 pub(crate) async fn network(call: &Call, name: &str) -> Result {
+    // All there is to tell is always told.
+    call.query.strict_bool("verbose")?;
+    if !matches!(call.query.get("scope"), "" | "local") {
+        return Err(ApiError::new(hyper::StatusCode::NOT_FOUND, format!("network {name} not found")));
+    }
     let engine = &call.app.engine;
     let known = ["bridge", "none"]
         .into_iter()

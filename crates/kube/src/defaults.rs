@@ -158,12 +158,12 @@ fn round(amounts: &mut BTreeMap<String, Quantity>) {
 
 /// What a pod asks for as a whole, where it says only what it may have at most: what its containers ask for, else that.
 fn requests_of_pod(spec: &mut PodSpec) {
-    let limits = spec.resources.iter().flat_map(|resources| resources.limits.clone());
-    let asked: Vec<_> = limits.map(|(name, limit)| (spec.requests(&name).unwrap_or(limit), name)).collect();
-    for (amount, name) in asked {
-        spec.resources.iter_mut().for_each(|resources| {
-            resources.requests.entry(name.clone()).or_insert(amount);
-        });
+    for name in ["cpu", "memory"] {
+        let asked = spec.requests(name);
+        let Some(resources) = &mut spec.resources else { return };
+        if let Some(limit) = resources.limits.get(name) {
+            resources.requests.entry(name.to_owned()).or_insert(asked.unwrap_or(*limit));
+        }
     }
 }
 

@@ -142,6 +142,11 @@ impl<'a> Report<'a> {
         self.faults.is_empty()
     }
 
+    /// Whether what is told from now on is only counted.
+    pub fn is_full(&self) -> bool {
+        self.faults.len() >= MOST
+    }
+
     /// What is wrong, and what is odd.
     pub fn into_parts(mut self) -> (Vec<Fault>, Vec<Fault>) {
         if self.untold > 0 {
@@ -164,7 +169,7 @@ impl<'a> Report<'a> {
 
     /// Tells of something wrong.
     pub fn tell(&mut self, at: &At, problem: Problem) {
-        if self.faults.len() < MOST {
+        if !self.is_full() {
             let fault = self.fault(at, problem);
             self.faults.push(fault);
         } else {

@@ -132,7 +132,9 @@ pub(crate) fn check_keys(node: &Node, table: &'static Table, at: &At, report: &m
     };
     for (key, value) in entries {
         let Some(row) = table.rows.iter().find(|row| row.name == key.name) else {
-            let nearest = nearest(&key.name, table.rows.iter().map(|row| row.name));
+            // Looking for one takes long, when there are very many keys.
+            let names = table.rows.iter().map(|row| row.name);
+            let nearest = if report.is_full() { None } else { nearest(&key.name, names) };
             report.tell(&at.unknown(&key.name), crate::Problem::Unknown(nearest));
             continue;
         };

@@ -26,6 +26,10 @@ pub(super) fn all(spec: &PodSpec, at: &At, report: &mut Report) {
 
 fn mounts(container: &Container, volumes: &Volumes<'_>, at: &At, report: &mut Report) {
     let mut mounted = HashSet::new();
+    let devices: HashSet<&str> = container.volume_devices.iter().map(|device| device.name.as_str()).collect();
+    let places: HashSet<&str> =
+        container.volume_devices.iter().map(|device| device.device_path.as_str()).collect();
+    let variables: HashSet<&str> = container.env.iter().map(|variable| variable.name.as_str()).collect();
     for (index, mount) in container.volume_mounts.iter().enumerate() {
         let at = at.index(index);
         let (name_at, path_at) = (at.field("name"), at.field("mountPath"));
@@ -36,15 +40,16 @@ fn mounts(container: &Container, volumes: &Volumes<'_>, at: &At, report: &mut Re
         if !mounted.insert(mount.mount_path.as_str()) {
             report.invalid_text(&path_at, &mount.mount_path, ["must be unique"]);
         }
-        if container.volume_devices.iter().any(|device| device.name == mount.name) {
+        if devices.contains(mount.name.as_str()) {
             report.invalid_text(&name_at, &mount.name, ["must not already exist in volumeDevices"]);
         }
-        if container.volume_devices.iter().any(|device| device.device_path == mount.mount_path) {
+        if places.contains(mount.mount_path.as_str()) {
             let why = "must not already exist as a path in volumeDevices";
             report.invalid_text(&path_at, &mount.mount_path, [why]);
         }
         let of_image = matches!(source, Some(Some(VolumeSource::Image(_))));
-        below(mount, of_image, container, &at, report);
+        let known = container.env_from.is_empty().then_some(&variables);
+        below(mount, of_image, known, &at, report);
         let recursive = mount.recursive_read_only.is_some_and(|mode| mode != RecursiveReadOnlyMode::Disabled);
         if recursive && !mount.read_only {
             report.forbidden(&at.field("recursiveReadOnly"), "may only be specified when readOnly is true");
@@ -52,8 +57,14 @@ fn mounts(container: &Container, volumes: &Volumes<'_>, at: &At, report: &mut Re
     }
 }
 
-/// What of a volume is mounted.
-fn below(mount: &VolumeMount, of_image: bool, container: &Container, at: &At, report: &mut Report) {
+/// What of a volume is mounted; `variables` are all that the container has, if that is known.
+fn below(
+    mount: &VolumeMount,
+    of_image: bool,
+    variables: Option<&HashSet<&str>>,
+    at: &At,
+    report: &mut Report,
+) {
     let (path_at, text_at) = (at.field("subPath"), at.field("subPathExpr"));
     for (at, path) in [(&path_at, &mount.sub_path), (&text_at, &mount.sub_path_expr)] {
         if let Some(path) = path {
@@ -67,17 +78,18 @@ fn below(mount: &VolumeMount, of_image: bool, container: &Container, at: &At, re
     if mount.sub_path.is_some() {
         report.invalid_text(&text_at, text, ["subPathExpr and subPath are mutually exclusive"]);
     }
-    if container.env_from.is_empty() {
-        let known = |name: &str| container.env.iter().any(|variable| variable.name == name).then(String::new);
-        for name in expand(text, known).missing {
-            let why = format!("{} is no variable of the container, which will not start", quoted(&name));
-            report.warn(&text_at, Problem::Odd(why));
-        }
+    let Some(variables) = variables else { return };
+    for name in expand(text, |name| variables.contains(name).then(String::new)).missing {
+        let why = format!("{} is no variable of the container, which will not start", quoted(&name));
+        report.warn(&text_at, Problem::Odd(why));
     }
 }
 
 fn devices(container: &Container, volumes: &Volumes<'_>, at: &At, report: &mut Report) {
     let (mut names, mut places) = (HashSet::new(), HashSet::new());
+    let mounts: HashSet<&str> = container.volume_mounts.iter().map(|mount| mount.name.as_str()).collect();
+    let paths: HashSet<&str> =
+        container.volume_mounts.iter().map(|mount| mount.mount_path.as_str()).collect();
     for (index, device) in container.volume_devices.iter().enumerate() {
         let at = at.index(index);
         let (name_at, path_at) = (at.field("name"), at.field("devicePath"));
@@ -99,10 +111,10 @@ fn devices(container: &Container, volumes: &Volumes<'_>, at: &At, report: &mut R
         if device.device_path.split('/').any(|part| part == "..") {
             report.invalid_text(&path_at, &device.device_path, ["can not contain backsteps ('..')"]);
         }
-        if container.volume_mounts.iter().any(|mount| mount.name == device.name) {
+        if mounts.contains(device.name.as_str()) {
             report.invalid_text(&name_at, &device.name, ["must not already exist in volumeMounts"]);
         }
-        if container.volume_mounts.iter().any(|mount| mount.mount_path == device.device_path) {
+        if paths.contains(device.device_path.as_str()) {
             let why = "must not already exist as a path in volumeMounts";
             report.invalid_text(&path_at, &device.device_path, [why]);
         }

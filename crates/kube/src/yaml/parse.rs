@@ -9,7 +9,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use super::node::{Key, Node, Value};
 use super::{json, scalar};
-use crate::fault::quoted;
+use crate::fault::{quoted, shortened};
 use crate::place::Place;
 
 /// Largest file. A ConfigMap or Secret holds at most 1 MiB in Kubernetes.
@@ -139,7 +139,7 @@ impl Builder {
             Some(Err(error)) => {
                 let marker = error.marker();
                 let place = Place { line: self.first_line + marker.line().max(1), column: marker.col() + 1 };
-                self.fail(place, error.info())
+                self.fail(place, shortened(&error.info()))
             }
             None => self.fail(Place::default(), "the file ends too early"),
         }

@@ -120,7 +120,8 @@ fn containers_of_a_pod_see_each_others_processes_by_choice(s: &Session) {
     wait_until("it is there", || pod.shell(&[], "pidof sleep | wc -w").starts_with('3'));
     s.run(&["kill", &first]).ok();
     s.run(&["wait", &first]).ok().prints("137\n");
-    assert_eq!(pod.shell(&[], "ps -o args | grep '[s]leep'"), "sleep 3141\n");
+    let left = || pod.shell(&[], "ps -o args | grep '[s]leep'");
+    wait_until("its processes are gone, and no others", || left() == "sleep 3141\n");
     s.run(&["start", &first]).ok();
     s.run(&["exec", &second, "sh", "-c", "ps -o args | grep -c '[s]leep 3141'"]).ok().prints("2\n");
     let refused = s.run(&["pod", "create", "--share", "cgroup", "never"]).exits(125);

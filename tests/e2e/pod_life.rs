@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
         a_pod_is_frozen_and_thawed_as_one,
         a_pods_containers_are_watched_side_by_side,
         a_command_runs_in_a_container_of_a_pod,
+        a_pod_gives_its_containers_names_files_and_words_for_the_kernel,
         pods_that_have_ended_are_pruned_with_their_containers,
         a_pod_is_removed_with_its_containers_when_none_runs,
         a_pod_of_containers_that_remove_themselves_restarts,
@@ -93,8 +94,13 @@ const OWN_SIGNAL: &str = "trap '' TERM; trap 'echo told; exit 3' USR1; echo up; 
 fn a_pod_is_stopped_started_and_restarted_as_one(s: &Session) {
     let pod = Pod::create(s, &[]);
     assert_eq!(pod.status(), "Created");
-    let first = pod.run("first", &["--restart", "always"], OBEYS);
-    let second = pod.run("second", &["--restart", "unless-stopped", "--stop-signal", "USR1"], OWN_SIGNAL);
+    let patient = ["--stop-timeout", "60"];
+    let first = pod.run("first", &[&patient[..], &["--restart", "always"]].concat(), OBEYS);
+    let second = pod.run(
+        "second",
+        &[&patient[..], &["--restart", "unless-stopped", "--stop-signal", "USR1"]].concat(),
+        OWN_SIGNAL,
+    );
     let third =
         pod.run("third", &["--stop-timeout", "1"], "trap '' TERM; echo up; while :; do sleep 1; done");
     let logs = |name: &str| s.run(&["logs", name]).ok().out();
@@ -174,9 +180,14 @@ fn a_pods_containers_are_watched_side_by_side(s: &Session) {
         &[],
         "echo first; while [ ! -e /go ]; do sleep 0.1; done; echo third; exec sleep 1001",
     );
+    wait_until("it has begun", || s.run(&["logs", &one]).ok().out() == "first\n");
     let two = pod.run("two", &[], "echo second; echo oops >&2; exec sleep 1002");
-    s.run(&["exec", &one, "touch", "/go"]).ok();
     let logs = |flags: &[&str]| s.run(&[&["pod", "logs"], flags, &[&pod.name]].concat()).ok();
+    wait_until("both have begun", || {
+        let shown = logs(&[]);
+        shown.out().contains("second") && shown.err().contains("oops")
+    });
+    s.run(&["exec", &one, "touch", "/go"]).ok();
     wait_until("all is written", || logs(&[]).out().contains("third"));
     let shown = logs(&["--names"]);
     assert_eq!(shown.out(), format!("{one} first\n{two} second\n{one} third\n"));
@@ -189,17 +200,18 @@ fn a_pods_containers_are_watched_side_by_side(s: &Session) {
     let other = s.name("nosuch");
     s.run(&["pod", "logs", "-c", &other, &pod.name]).exits(1).complains(&["no such container"]);
 
-    let top = s.run(&["pod", "top", &pod.name]).ok().out();
-    assert!(top.starts_with("CONTAINER"), "{top}");
-    let has =
-        |name: &str, command: &str| top.lines().any(|line| line.starts_with(name) && line.contains(command));
-    assert!(has(&one, "sleep 1001") && has(&two, "sleep 1002"), "{top}");
+    let top = || s.run(&["pod", "top", &pod.name]).ok().out();
+    assert!(top().starts_with("CONTAINER"), "{}", top());
+    let has = |name: &str, command: &str| {
+        top().lines().any(|line| line.starts_with(name) && line.ends_with(command))
+    };
+    wait_until("both sleep", || has(&one, " sleep 1001") && has(&two, " sleep 1002"));
     let chosen = s.run(&["pod", "top", &pod.name, "-o", "pid,comm"]).ok().out();
     assert!(chosen.lines().next().is_some_and(|line| line.contains("PID")), "{chosen}");
 
-    let stats =
-        s.run(&["pod", "stats", "--no-stream", "--format", "{{.Pod}} {{.Name}} {{.PIDs}}", &pod.name]).ok();
-    assert_eq!(stats.out(), format!("{0} {one} 1\n{0} {two} 1\n", pod.name));
+    let stats = ["pod", "stats", "--no-stream", "--format", "{{.Pod}} {{.Name}} {{.PIDs}}", &pod.name];
+    let expected = format!("{0} {one} 1\n{0} {two} 1\n", pod.name);
+    wait_until("each has its one process", || s.run(&stats).ok().out() == expected);
 
     // What follows ends with the pod.
     let follow = s.cmd(&["pod", "logs", "-f", "--names", &pod.name]).spawn();
@@ -229,6 +241,53 @@ fn a_command_runs_in_a_container_of_a_pod(s: &Session) {
     s.cmd(&input).stdin("in and out").run().ok().prints("in and out");
     exec(&[&pod.name, &two, "nosuch"]).exits(126);
     exec(&["--vm", &pod.name, "true"]).exits(125).complains(&["--vm is not supported yet"]);
+}
+
+fn a_pod_gives_its_containers_names_files_and_words_for_the_kernel(s: &Session) {
+    let file = s.instance.directory().join(s.name("given"));
+    std::fs::write(&file, "as it was\n").unwrap();
+    let given = format!("{}:/etc/app/given", file.display());
+    let names = ["--dns", "10.9.9.9", "--dns-search", "pod.test", "--add-host", "other:10.1.2.3"];
+    let flags = [
+        &names[..],
+        &["--file", &given, "--kernel-arg", "loglevel=3", "--memory", "200m", "--template=never"],
+    ]
+    .concat();
+    let pod = Pod::create(s, &flags);
+    std::fs::write(&file, "changed\n").unwrap();
+    let shell = |flags: &[&str], script: &str| {
+        let line = ["busybox:latest", "sh", "-c", script];
+        s.run(&[&["run", "--rm", "--pod", &pod.name], flags, &line].concat()).ok().out()
+    };
+    let resolver = shell(&[], "cat /etc/resolv.conf");
+    assert!(resolver.contains("nameserver 10.9.9.9") && resolver.contains("search pod.test"), "{resolver}");
+    let own = shell(&["--dns", "10.8.8.8", "--add-host", "mine:10.1.2.4"], "cat /etc/resolv.conf /etc/hosts");
+    assert!(own.contains("nameserver 10.8.8.8") && !own.contains("10.9.9.9"), "{own}");
+    assert!(own.contains("10.1.2.4\tmine\n") && own.contains("10.1.2.3\tother\n"), "{own}");
+    // A copy for each: what one writes is not another's.
+    assert_eq!(shell(&[], "echo mine > /etc/app/given; cat /etc/app/given"), "mine\n");
+    assert_eq!(shell(&[], "cat /etc/app/given"), "as it was\n");
+    assert!(shell(&[], "cat /proc/cmdline").split_whitespace().any(|word| word == "loglevel=3"));
+    let memory = || shell(&[], "grep MemTotal /proc/meminfo | tr -dc 0-9").parse::<u64>().unwrap();
+    let before = memory();
+    // No driver resizes a VM that runs.
+    s.run(&["pod", "update", "-m", "400m", &pod.name]).exits(1).complains(&["its VM runs"]);
+    s.run(&["pod", "stop", &pod.name]).ok();
+    s.run(&["pod", "update", &pod.name]).exits(1).complains(&["--memory"]);
+    s.run(&["pod", "update", "-m", "400m", &pod.name]).ok().prints(&format!("{}\n", pod.name));
+    let after = memory();
+    assert!(after > before + (150 << 10), "{before} {after}");
+    for (flag, value, words) in [
+        ("--kernel-arg", "init=/bin/sh", "is set by Hyper"),
+        ("--kernel-arg", "a b", "no NAME or NAME=VALUE"),
+        ("--dns", "nowhere", "is not an ip address"),
+        ("--file", "/nosuch:/x", "No such file"),
+        ("--file", "/proc/version:/etc/hosts", "is made for each container"),
+    ] {
+        let refused = s.run(&["pod", "create", flag, value, &s.name("never")]);
+        assert_ne!(refused.code, 0, "{flag} {value}");
+        refused.complains(&[words]);
+    }
 }
 
 fn pods_that_have_ended_are_pruned_with_their_containers(s: &Session) {

@@ -254,7 +254,7 @@ impl Shared {
                 None => places.guest_file("vmlinux")?,
             },
             initramfs: places.guest_file("initramfs.cpio")?,
-            kernel_args: Vec::new(),
+            kernel_args: options.kernel_args.clone(),
             hypervisor: options.hypervisor.clone(),
             vcpus: options.vcpus,
             memory_mib: options.memory_mib,

@@ -220,6 +220,9 @@ impl Engine {
             hypervisor: annotation(HYPERVISOR_ANNOTATION),
             template: TemplateUse::parse(&annotation(TEMPLATE_ANNOTATION).unwrap_or_default())?,
             share_pids: false,
+            kernel_args: Vec::new(),
+            names: Default::default(),
+            files: Default::default(),
             labels: Default::default(),
         };
         if let Some(kernel) = &pod.kernel {
@@ -305,6 +308,7 @@ impl Engine {
             }
             options.pid_of = Some(other.id.clone());
         }
+        crate::pod_options::inherit_names(options, &record.options);
         Ok(Place::Existing(pod))
     }
 

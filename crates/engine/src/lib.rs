@@ -38,6 +38,7 @@ mod networks;
 mod options;
 mod places;
 mod pod_life;
+mod pod_options;
 mod pod_status;
 mod pods;
 mod podsock;

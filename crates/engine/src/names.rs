@@ -30,6 +30,7 @@ pub(crate) async fn files(
         ("/etc/hosts".to_owned(), hosts(record, pod)?),
         ("/etc/resolv.conf".to_owned(), resolv_conf(engine, record, pod).await?),
     ]);
+    files.extend(pod.options.files.clone());
     // What the caller puts there takes their place.
     for point in &record.options.mounts.points {
         files.remove(&point.target);

@@ -308,6 +308,12 @@ pub struct PodOptions {
     pub template: TemplateUse,
     /// Its containers share one PID namespace.
     pub share_pids: bool,
+    /// Further words for the kernel's command line.
+    pub kernel_args: Vec<String>,
+    /// Name resolution of containers that say nothing of it themselves.
+    pub names: NameOptions,
+    /// Text files that every container gets, by path.
+    pub files: BTreeMap<String, String>,
     /// Labels, for pods made by name.
     pub labels: BTreeMap<String, String>,
 }

@@ -11,7 +11,8 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::filter::Filters;
 use crate::list::until_time;
-use crate::options::{ContainerRecord, PodOptions, PodRecord, TemplateUse};
+use crate::options::{ContainerRecord, NameOptions, PodOptions, PodRecord, TemplateUse};
+use crate::pod_options::{check_files, check_kernel_args};
 use crate::pod_status::PodStatus;
 use crate::registry::Pod;
 use crate::{ids, podsock, size, validate};
@@ -41,6 +42,12 @@ pub struct PodRequest {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Its containers share one PID namespace.
     pub share_pids: bool,
+    /// Further words for the kernel's command line.
+    pub kernel_args: Vec<String>,
+    /// Name resolution of containers that say nothing of it themselves.
+    pub names: NameOptions,
+    /// Text files that every container gets, by path.
+    pub files: std::collections::BTreeMap<String, String>,
     /// Guest kernel; `None` for the installed one.
     pub kernel: Option<String>,
     /// Hypervisor driver.
@@ -83,9 +90,12 @@ impl Engine {
             hostname: hostname.clone(),
             domainname: request.domainname.clone(),
             sysctls: request.sysctls,
+            names: request.names.clone(),
             ..Default::default()
         };
         validate::check(&mut probe)?;
+        check_kernel_args(&request.kernel_args)?;
+        check_files(&request.files)?;
         if let Some(kernel) = &request.kernel {
             validate::check_kernel(kernel)?;
         }
@@ -107,6 +117,9 @@ impl Engine {
                 hypervisor: request.hypervisor,
                 template: request.template,
                 share_pids: request.share_pids,
+                kernel_args: request.kernel_args,
+                names: request.names,
+                files: request.files,
                 labels: request.labels,
             },
             endpoint: None,

@@ -582,6 +582,9 @@ mod tests {
             hypervisor: None,
             template: TemplateUse::Auto,
             share_pids: false,
+            kernel_args: Vec::new(),
+            names: Default::default(),
+            files: Default::default(),
             labels: Default::default(),
         };
         assert!(suits(&options, false));

@@ -125,6 +125,7 @@ fn takes_body(path: &[&str]) -> bool {
             | ["exec", _, "start"]
             | ["images", "create" | "load"]
             | ["hyper", "pods" | "templates"]
+            | ["hyper", "pods", _, "update"]
             | ["volumes", "create"]
             | ["networks", "create"]
             | ["networks", _, "connect" | "disconnect"]
@@ -227,6 +228,7 @@ async fn own(call: Call, method: &Method, path: &[&str]) -> Result {
         ("POST", ["pods", name, "kill"]) => pod::kill(call, name).await,
         ("POST", ["pods", name, "pause"]) => pod::pause(call, name).await,
         ("POST", ["pods", name, "unpause"]) => pod::unpause(call, name).await,
+        ("POST", ["pods", name, "update"]) => pod::update(call, name).await,
         ("GET", ["pods", name, "logs"]) => pod_watch::logs(call, name).await,
         ("GET", ["pods", name, "stats"]) => pod_watch::stats(call, name).await,
         ("GET", ["pods", name, "top"]) => pod_watch::top(call, name).await,

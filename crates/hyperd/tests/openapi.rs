@@ -112,8 +112,12 @@ fn every_reference_leads_somewhere() {
 #[test]
 fn bodies_have_the_fields_that_are_read() {
     let document = document();
-    for (source, schema) in [(PODS, "PodCreate"), (TEMPLATES, "TemplateCreate")] {
-        let create = between(source, "async fn create(", "fields.finish()");
+    for (source, handler, schema) in [
+        (PODS, "async fn create(", "PodCreate"),
+        (PODS, "async fn update(", "PodUpdate"),
+        (TEMPLATES, "async fn create(", "TemplateCreate"),
+    ] {
+        let create = between(source, handler, "fields.finish()");
         let read: BTreeSet<&str> = create
             .split("fields.")
             .skip(1)

@@ -157,6 +157,8 @@ pub enum PodCommand {
     Top(PodTopArgs),
     /// Unpause the containers of one or more pods
     Unpause(PodNamesArgs),
+    /// Give one or more pods that do not run another size
+    Update(PodUpdateArgs),
     /// A command that we do not have.
     #[command(external_subcommand)]
     Other(Vec<OsString>),

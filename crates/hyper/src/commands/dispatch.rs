@@ -131,6 +131,7 @@ async fn pod(app: &App, command: PodCommand) -> Outcome {
         PodCommand::Stats(args) => pod_watch::stats(app, args).await,
         PodCommand::Stop(args) => pod_life::stop(app, args).await,
         PodCommand::Top(args) => pod_watch::top(app, args).await,
+        PodCommand::Update(args) => pod_life::update(app, args).await,
         PodCommand::Unpause(args) => pod_life::unpause(app, args).await,
         PodCommand::Other(words) => unknown("pod ", &words),
     }

@@ -73,7 +73,9 @@ pub use networks::{
     NetworkPruneArgs, NetworkRemoveArgs,
 };
 pub use pod_exec::PodExecArgs;
-pub use pod_life::{PodKillArgs, PodNamesArgs, PodPruneArgs, PodRemoveArgs, PodRestartArgs, PodStopArgs};
+pub use pod_life::{
+    PodKillArgs, PodNamesArgs, PodPruneArgs, PodRemoveArgs, PodRestartArgs, PodStopArgs, PodUpdateArgs,
+};
 pub use pod_watch::{PodLogsArgs, PodStatsArgs, PodTopArgs};
 pub use pods::{PodCreateArgs, PodInspectArgs, PodListArgs};
 pub use port::PortArgs;

@@ -3,6 +3,7 @@
 use clap::Args;
 use http1::Method;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::App;
 use super::each::each;
@@ -10,7 +11,8 @@ use super::pods::{PODS, checked};
 use super::prune::{confirmed, report, titled};
 use super::ps::filters;
 use crate::client::ApiError;
-use crate::error::{Failure, Outcome};
+use crate::container::{FlagError, parse_bytes, parse_cpus};
+use crate::error::{EXIT_DAEMON, Failure, Outcome};
 
 /// Names of pods.
 #[derive(Debug, Args)]
@@ -70,6 +72,20 @@ pub struct PodRemoveArgs {
     time: Option<i32>,
     #[command(flatten)]
     names: PodNamesArgs,
+}
+
+/// Flags of `pod update`.
+#[derive(Debug, Args)]
+pub struct PodUpdateArgs {
+    /// Number of CPUs
+    #[arg(long, value_name = "DECIMAL")]
+    cpus: Option<String>,
+    /// Memory for the pod's containers
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// The pods, which must not run
+    #[arg(required = true, value_name = "POD")]
+    pods: Vec<String>,
 }
 
 /// Flags of `pod prune`.
@@ -196,6 +212,23 @@ pub async fn remove(app: &App, args: PodRemoveArgs) -> Outcome {
     let query = query.as_slice();
     each(&args.names.resolve(app, |_| true).await?, |name| async move {
         request(app, Method::DELETE, &format!("{PODS}/{}", checked(name)?), query, args.ignore).await?;
+        Ok(name.to_owned())
+    })
+    .await
+}
+
+/// Gives pods another size, and prints their names.
+pub async fn update(app: &App, args: PodUpdateArgs) -> Outcome {
+    let wrong = |error: FlagError| Failure::from_error(&error).with_code(EXIT_DAEMON);
+    let cpus = args.cpus.as_deref().map(parse_cpus).transpose().map_err(wrong)?;
+    let memory = args.memory.as_deref().map(|text| parse_bytes("memory", text)).transpose().map_err(wrong)?;
+    if cpus.is_none() && memory.is_none() {
+        return Err(Failure::new("you must provide one or more flags: --cpus, --memory"));
+    }
+    let body = json!({"NanoCpus": cpus, "Memory": memory});
+    let body = &body;
+    each(&args.pods, |name| async move {
+        app.client.post_json(&format!("{PODS}/{}/update", checked(name)?), body).await?;
         Ok(name.to_owned())
     })
     .await

@@ -10,7 +10,7 @@ use super::App;
 use super::inspect::print_objects;
 use super::ps::filters;
 use crate::client::{ApiError, encode};
-use crate::container::{FlagError, kernel_path, labels, parse_bytes, parse_cpus, parse_pair};
+use crate::container::{FlagError, kernel_path, labels, parse_add_host, parse_bytes, parse_cpus, parse_pair};
 use crate::error::{EXIT_DAEMON, Failure, Outcome};
 use crate::format::{List, Row, Value, duration};
 use crate::output;
@@ -52,9 +52,24 @@ pub struct PodListArgs {
 /// Flags of `pod create`.
 #[derive(Debug, Args)]
 pub struct PodCreateArgs {
+    /// Add a custom host-to-IP mapping for the pod's containers
+    #[arg(long, value_name = "HOST:IP")]
+    add_host: Vec<String>,
     /// Number of CPUs
     #[arg(long, value_name = "DECIMAL")]
     cpus: Option<String>,
+    /// Set custom DNS servers for the pod's containers
+    #[arg(long, value_name = "IP")]
+    dns: Vec<String>,
+    /// Set DNS options for the pod's containers
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// Set custom DNS search domains for the pod's containers
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Put a text file of this machine, as it is now, into each of the pod's containers
+    #[arg(long, value_name = "FILE:PATH")]
+    file: Vec<String>,
     /// Container NIS domain name
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
@@ -67,6 +82,9 @@ pub struct PodCreateArgs {
     /// Boot the pod with this kernel
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
+    /// Add words to the kernel's command line
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    kernel_arg: Vec<String>,
     /// Clone the pod's VM from a template where there is one, or never
     #[arg(long, value_name = "USE", value_parser = ["auto", "never"])]
     template: Option<String>,
@@ -243,11 +261,40 @@ fn body(args: &PodCreateArgs) -> Result<serde_json::Value, FlagError> {
     set("Kernel", args.kernel.as_deref().map(kernel_path).transpose()?.map(|path| json!(path)));
     set("NetworkDisabled", (args.network == "none").then_some(json!(true)));
     set("ShareProcessNamespace", args.share.as_deref().map(shared).transpose()?.map(|pids| json!(pids)));
+    let words = |words: &[String]| (!words.is_empty()).then(|| json!(words));
+    set("Dns", words(&args.dns));
+    set("DnsOptions", words(&args.dns_option));
+    set("DnsSearch", words(&args.dns_search));
+    let hosts = args.add_host.iter().map(|text| parse_add_host(text)).collect::<Result<Vec<_>, _>>()?;
+    set("ExtraHosts", words(&hosts));
+    set("KernelArgs", words(&args.kernel_arg));
+    let files = args.file.iter().map(|text| read_file(text)).collect::<Result<HashMap<_, _>, _>>()?;
+    set("Files", (!files.is_empty()).then_some(json!(files)));
     set("Labels", (!args.label.is_empty()).then_some(json!(labels(&[], &args.label)?)));
     let sysctls: HashMap<String, String> =
         args.sysctl.iter().map(|text| parse_pair("sysctl", text)).collect::<Result<_, _>>()?;
     set("Sysctls", (!sysctls.is_empty()).then_some(json!(sysctls)));
     Ok(body.into())
+}
+
+/// A `--file`: where it goes, and what is in it.
+fn read_file(text: &str) -> Result<(String, String), FlagError> {
+    /// What the daemon takes of all files together.
+    const MAX: u64 = 512 << 10;
+    use std::io::Read as _;
+    let failed = |reason: &str| FlagError::new("file", text, reason);
+    let (source, target) = text.rsplit_once(':').ok_or_else(|| failed("use FILE:PATH"))?;
+    let open = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(source)?.take(MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = open().map_err(|error| failed(&error.to_string()))?;
+    if bytes.len() as u64 > MAX {
+        return Err(failed("it has more than 512 KiB: mount a volume instead"));
+    }
+    let content = String::from_utf8(bytes).map_err(|_| failed("it is no text: mount a volume instead"))?;
+    Ok((target.to_owned(), content))
 }
 
 /// Whether the containers share a PID namespace, by podman's `--share`.

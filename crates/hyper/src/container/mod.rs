@@ -18,4 +18,4 @@ pub use health::HealthFlags;
 #[cfg(test)]
 use mount::parse_mount;
 pub use restart::parse_restart;
-pub use values::{FlagError, parse_bytes, parse_cpus, parse_pair};
+pub use values::{FlagError, parse_add_host, parse_bytes, parse_cpus, parse_pair};

@@ -1,7 +1,9 @@
 //! Pods: endpoints of our own.
 
 use hyper::StatusCode;
-use hyper_engine::{Filters, Origin, POD_FILTERS, POD_PRUNE_FILTERS, PodInfo, PodRequest, TemplateUse};
+use hyper_engine::{
+    Filters, NameOptions, Origin, POD_FILTERS, POD_PRUNE_FILTERS, PodInfo, PodRequest, TemplateUse,
+};
 use serde_json::{Value, json};
 
 use super::to_the_end;
@@ -25,6 +27,14 @@ pub(crate) async fn create(call: Call) -> Result {
         kernel: optional(fields.string("Kernel")?),
         hypervisor: optional(fields.string("Hypervisor")?),
         share_pids: fields.bool("ShareProcessNamespace")?,
+        kernel_args: fields.strings("KernelArgs")?,
+        names: NameOptions {
+            servers: fields.strings("Dns")?,
+            search: fields.strings("DnsSearch")?,
+            options: fields.strings("DnsOptions")?,
+            hosts: fields.strings("ExtraHosts")?,
+        },
+        files: fields.string_map("Files")?,
         template: TemplateUse::parse(&fields.string("Template")?)?,
     };
     fields.finish()?;
@@ -57,6 +67,16 @@ pub(crate) async fn remove(call: Call, name: &str) -> Result {
         ));
     }
     to_the_end(async move { engine.remove_pod(&name, force, timeout).await }).await?;
+    done()
+}
+
+pub(crate) async fn update(call: Call, name: &str) -> Result {
+    let (engine, name) = (call.app.engine.clone(), name.to_owned());
+    let mut fields = Fields::of(read_json(call.request).await?, "")?;
+    let given = |number: i64| (number != 0).then_some(number);
+    let (cpus, memory) = (given(fields.int("NanoCpus")?), given(fields.int("Memory")?));
+    fields.finish()?;
+    to_the_end(async move { engine.update_pod(&name, cpus, memory).await }).await?;
     done()
 }
 
@@ -124,6 +144,12 @@ fn pod(info: &PodInfo) -> Value {
         "Sysctls": options.sysctl,
         "ShareProcessNamespace": options.share_pids,
         "Labels": options.labels,
+        "Dns": options.names.servers,
+        "DnsSearch": options.names.search,
+        "DnsOptions": options.names.options,
+        "ExtraHosts": options.names.hosts,
+        "KernelArgs": options.kernel_args,
+        "Files": options.files.keys().collect::<Vec<_>>(),
         "IPAddress": address.unwrap_or_default(),
         "Kernel": options.kernel,
         "Hypervisor": info.vm.as_ref().map_or_else(

@@ -97,7 +97,8 @@ impl Daemon {
     fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let mut stream = self.connect();
         let head = format!(
-            "{method} /v1.47{path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "{method} /v1.47{path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -137,7 +138,8 @@ impl Daemon {
     fn hijack(&self, path: &str, body: &str) -> (u16, UnixStream) {
         let mut stream = self.connect();
         let head = format!(
-            "POST /v1.47{path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /v1.47{path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();

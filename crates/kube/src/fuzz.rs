@@ -64,6 +64,10 @@ fn any(text: &[u8]) {
                 assert!(!document.object.name().is_empty());
                 let place = document.place_of("spec.template.spec.containers[0].image");
                 assert!(place.line > 0 && place.column > 0);
+                let json = document.object.to_json();
+                let again = load([("again", json.to_string().as_bytes())]);
+                let again = again.unwrap_or_else(|faults| panic!("{faults}\n{json}"));
+                assert_eq!(again.documents[0].object.to_json(), json);
                 if let Object::Pod(pod) = &document.object {
                     assert!(!pod.spec.containers.is_empty());
                     assert!(pod.spec.volumes.iter().all(|volume| volume.sources().len() == 1));

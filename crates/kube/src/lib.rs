@@ -4,6 +4,10 @@
 //! everything that is wrong with them, each with the path of the field and its line. What is supported of Kubernetes'
 //! fields is one table, the declarations of the model; `docs/kube.md` is made from it.
 
+// What tests of the table are made of is also used by tests in here.
+#[cfg(test)]
+extern crate self as hyper_kube;
+
 mod check;
 mod defaults;
 mod expand;

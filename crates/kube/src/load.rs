@@ -51,6 +51,12 @@ macro_rules! kinds {
                 }
             }
 
+            fn write(&self) -> Option<serde_json::Value> {
+                match self {
+                    $( Self::$kind(object) => object.write(), )*
+                }
+            }
+
             fn read(kind: &str, node: &Node, report: &mut Report) -> Option<Self> {
                 match kind {
                     $( stringify!($kind) => {
@@ -82,6 +88,17 @@ impl Object {
     #[must_use]
     pub fn name(&self) -> &str {
         self.metadata().name.as_deref().unwrap_or_default()
+    }
+
+    /// As JSON that loads to the same object: what Hyper knows of it, with its defaults.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut json = self.write().unwrap_or_default();
+        if let Some(kind) = KINDS.iter().find(|kind| kind.name == self.kind()) {
+            json["apiVersion"] = kind.version.into();
+            json["kind"] = kind.name.into();
+        }
+        json
     }
 }
 

@@ -1,4 +1,10 @@
+#[path = "../tests/fields/mod.rs"]
+mod fields;
+
+use serde_json::Value as Json;
+
 use super::*;
+use crate::{Row, Shape, Standing};
 
 /// The sound objects of a text.
 fn sound(text: &str) -> Loaded {
@@ -88,4 +94,60 @@ fn the_example_files_are_sound() {
     let Object::Pod(pod) = &json.documents[0].object else { panic!("{json:?}") };
     assert_eq!(pod.metadata.annotations["smile"], "😀");
     assert_eq!(json.warnings, []);
+}
+
+/// The value at the place of a field.
+fn at<'a>(document: &'a Json, place: &fields::Place<'_>) -> Option<&'a Json> {
+    let mut value = document;
+    for (number, (_, row)) in place.steps.iter().enumerate() {
+        value = value.get(row.name)?;
+        let mut shape = row.shape.map(|shape| shape()).filter(|_| number + 1 < place.steps.len());
+        while let Some(Shape::List(of) | Shape::Map(of)) = shape {
+            value = value.get(0).or_else(|| value.get("k"))?;
+            shape = Some(of());
+        }
+    }
+    Some(value)
+}
+
+#[test]
+fn what_is_supported_is_carried() {
+    fields::everywhere(|place, row: &Row| {
+        let carried = place.steps.iter().all(|(_, row)| row.standing == Standing::Supported);
+        let (Some(shape), true) = (row.shape, carried) else { return };
+        let value = fields::right(shape());
+        let document = place.with(row.name, value.clone());
+        let root = yaml::documents(document.to_string().as_bytes()).unwrap().remove(0);
+        let mut report = Report::new("file", &root);
+        let object = Object::read(place.kind, &root, &mut report);
+        let (faults, _) = report.into_parts();
+        let object = object.unwrap_or_else(|| panic!("{}: {faults:?}", place.path()));
+        let written = object.write().unwrap();
+        match &value {
+            // With defaults of fields that it did not have.
+            Json::Object(_) | Json::Array(_) => {
+                assert!(at(&written, place).is_some(), "{}: {written}", place.path())
+            }
+            _ => assert_eq!(at(&written, place), Some(&value), "{}", place.path()),
+        }
+    });
+}
+
+#[test]
+fn what_is_written_loads_to_the_same() {
+    for text in [
+        include_str!("../tests/files/trio.yaml"),
+        include_str!("../tests/files/odds.yaml"),
+        include_str!("../tests/files/pod.json"),
+    ] {
+        for document in sound(text).documents {
+            let written = document.object.to_json().to_string();
+            let again = sound(&written);
+            assert_eq!(again.warnings, [], "{written}");
+            let mut object = again.documents.into_iter().next().unwrap().object.to_json();
+            // What the file itself said of its kind may have been missing.
+            object["kind"] = document.object.kind().into();
+            assert_eq!(object, document.object.to_json());
+        }
+    }
 }

@@ -10,6 +10,8 @@ use crate::place::At;
 use crate::table::{Read, Shape, wrong_type};
 use crate::yaml::{Node, Value};
 
+use serde_json::Value as Json;
+
 /// Bytes, in a file as base64.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
@@ -33,6 +35,10 @@ impl Read for Anything {
     fn read(_: &Node, _: &At, _: &mut Report) -> Option<Self> {
         Some(Self)
     }
+
+    fn write(&self) -> Option<Json> {
+        None
+    }
 }
 
 impl Read for String {
@@ -48,6 +54,10 @@ impl Read for String {
                 None
             }
         }
+    }
+
+    fn write(&self) -> Option<Json> {
+        Some(self.as_str().into())
     }
 
     fn is_absent(node: &Node) -> bool {
@@ -78,6 +88,10 @@ impl Read for bool {
             }
         }
     }
+
+    fn write(&self) -> Option<Json> {
+        Some((*self).into())
+    }
 }
 
 /// An integer of JSON, which knows no difference between 1 and 1.0.
@@ -107,6 +121,10 @@ macro_rules! integers {
                 }
                 fitting
             }
+
+            fn write(&self) -> Option<Json> {
+                Some((*self).into())
+            }
         })*
     };
 }
@@ -131,6 +149,10 @@ impl Read for Bytes {
         }
         bytes.map(Self)
     }
+
+    fn write(&self) -> Option<Json> {
+        Some(STANDARD.encode(&self.0).into())
+    }
 }
 
 impl<T: Read> Read for Option<T> {
@@ -146,6 +168,10 @@ impl<T: Read> Read for Option<T> {
 
     fn absent() -> Option<Self> {
         Some(None)
+    }
+
+    fn write(&self) -> Option<Json> {
+        self.as_ref()?.write()
     }
 
     fn is_absent(node: &Node) -> bool {
@@ -172,6 +198,11 @@ impl<T: Read> Read for Vec<T> {
 
     fn absent() -> Option<Self> {
         Some(Vec::new())
+    }
+
+    fn write(&self) -> Option<Json> {
+        let items = self.iter().filter_map(T::write).collect();
+        if self.is_empty() { None } else { Some(Json::Array(items)) }
     }
 }
 
@@ -209,6 +240,11 @@ impl<T: Read> Read for BTreeMap<String, T> {
 
     fn absent() -> Option<Self> {
         Some(Self::new())
+    }
+
+    fn write(&self) -> Option<Json> {
+        let entries = self.iter().filter_map(|(key, value)| Some((key.clone(), value.write()?))).collect();
+        if self.is_empty() { None } else { Some(Json::Object(entries)) }
     }
 }
 
@@ -275,6 +311,10 @@ macro_rules! choice {
             ) -> Option<Self> {
                 let known = [$( ($text, Self::$value), )+];
                 $crate::read::one_of(node, &known, &[$( $( ($no, $reason), )+ )?], at, report)
+            }
+
+            fn write(&self) -> Option<serde_json::Value> {
+                Some(self.name().into())
             }
 
             fn is_absent(node: &$crate::yaml::Node) -> bool {

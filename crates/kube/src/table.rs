@@ -74,6 +74,8 @@ pub enum Shape {
     IntOrString,
     /// Bytes in base64.
     Base64,
+    /// A string with a schedule of cron.
+    Schedule,
     /// One of these texts.
     Choice(&'static [&'static str]),
     /// A list of it.
@@ -86,7 +88,7 @@ pub enum Shape {
     Any,
 }
 
-/// What can be a field's value.
+/// What can be a field's value: read from a file, and written to one.
 pub(crate) trait Read: Sized {
     /// What it is.
     fn shape() -> Shape;
@@ -101,6 +103,9 @@ pub(crate) trait Read: Sized {
     fn absent() -> Option<Self> {
         None
     }
+
+    /// As it is written to a file; `None` where nothing is.
+    fn write(&self) -> Option<serde_json::Value>;
 
     /// Whether this value is the same as none, as Go's zero values are to Kubernetes.
     fn is_absent(node: &Node) -> bool {
@@ -267,6 +272,15 @@ macro_rules! table {
                     node, $json, $crate::table::table!(@option $($default)?), at, report); )*
                 $( $( $crate::table::read_field::<Option<$odd_type>>(node, $odd, None, at, report)?; )* )?
                 Some(Self { $( $field: $field?, )* })
+            }
+
+            fn write(&self) -> Option<serde_json::Value> {
+                #[allow(unused_mut, reason = "a type may have no supported field")]
+                let mut fields = serde_json::Map::new();
+                $( if let Some(value) = self.$field.write() {
+                    fields.insert($json.to_owned(), value);
+                } )*
+                Some(serde_json::Value::Object(fields))
             }
         }
     };

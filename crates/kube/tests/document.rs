@@ -51,6 +51,7 @@ fn value(shape: Shape) -> String {
         Shape::Quantity => "quantity".to_owned(),
         Shape::IntOrString => "integer or string".to_owned(),
         Shape::Base64 => "base64".to_owned(),
+        Shape::Schedule => "schedule of cron".to_owned(),
         Shape::Choice(of) => of.iter().map(|one| format!("`{one}`")).collect::<Vec<_>>().join(", "),
         Shape::List(of) => format!("list of {}", value(of())),
         Shape::Map(of) => format!("map to {}", value(of())),

@@ -1,17 +1,10 @@
 //! What holds for every field of every type, derived from the table.
 
-use std::collections::BTreeSet;
+mod fields;
 
-use hyper_kube::{Fault, Harmless, KINDS, Problem, Row, Shape, Standing, Table, load};
-use serde_json::{Map, Value, json};
-
-/// A field, and what the document around it is.
-struct Place<'a> {
-    kind: &'static str,
-    version: &'static str,
-    /// From the top: the type, its field, and how its value holds the next type.
-    steps: &'a [(&'static Table, &'static Row)],
-}
+use fields::{Place, everywhere, right};
+use hyper_kube::{Fault, Harmless, Problem, Row, Shape, Standing, load};
+use serde_json::{Value, json};
 
 /// All that is told of a document: faults and warnings.
 fn told(document: &Value) -> (Vec<Fault>, Vec<Fault>) {
@@ -19,29 +12,6 @@ fn told(document: &Value) -> (Vec<Fault>, Vec<Fault>) {
         Ok(loaded) => (Vec::new(), loaded.warnings),
         Err(faults) => (faults.faults, faults.warnings),
     }
-}
-
-/// A value of the right type.
-fn right(shape: Shape) -> Value {
-    match shape {
-        Shape::Text => json!("a"),
-        Shape::Bool => json!(true),
-        Shape::Integer(_) => json!(1),
-        Shape::Quantity => json!("1"),
-        Shape::IntOrString => json!(80),
-        Shape::Base64 => json!("YQ=="),
-        Shape::Choice(of) => json!(of[0]),
-        Shape::List(of) => json!([right(of())]),
-        Shape::Map(of) => json!({ "a": right(of()) }),
-        Shape::Table(table) => Value::Object(filled(table)),
-        Shape::Any => json!("a"),
-    }
-}
-
-/// All that a type requires.
-fn filled(table: &Table) -> Map<String, Value> {
-    let rows = table.rows.iter().filter(|row| row.required);
-    rows.filter_map(|row| Some((row.name.to_owned(), right(row.shape?())))).collect()
 }
 
 /// Values of wrong types, and where below the field they are.
@@ -64,6 +34,7 @@ fn wrong(shape: Shape) -> Vec<(Value, String)> {
         Shape::Quantity => here(json!(["x", "1 Gi", true, ["1"], {}])),
         Shape::IntOrString => here(json!([true, 1.5, [1], {}, 1i64 << 40])),
         Shape::Base64 => here(json!([5, "%", true, ["YQ=="]])),
+        Shape::Schedule => here(json!(["a b", "* * * *", 5, true, ["@daily"]])),
         Shape::Choice(_) => here(json!(["no-such-word", 5, true, ["a"], {}])),
         Shape::List(of) => {
             let mut all = here(json!(["a", 5, true, { "a": "b" }]));
@@ -81,85 +52,6 @@ fn wrong(shape: Shape) -> Vec<(Value, String)> {
         Shape::Table(_) => here(json!(["a", 5, true, ["a"]])),
         Shape::Any => Vec::new(),
     }
-}
-
-/// A value in the innermost place of something that holds a type.
-fn holding(shape: Shape, inner: Value) -> Value {
-    match shape {
-        Shape::List(of) => json!([holding(of(), inner)]),
-        Shape::Map(of) => json!({ "k": holding(of(), inner) }),
-        _ => inner,
-    }
-}
-
-impl Place<'_> {
-    /// The path of the field.
-    fn path(&self) -> String {
-        let mut path = String::new();
-        for (number, (_, row)) in self.steps.iter().enumerate() {
-            path.push_str(if number > 0 { "." } else { "" });
-            path.push_str(row.name);
-            let last = number + 1 == self.steps.len();
-            let mut shape = row.shape.map(|shape| shape()).filter(|_| !last);
-            while let Some(Shape::List(of) | Shape::Map(of)) = shape {
-                path.push_str(if matches!(shape, Some(Shape::List(_))) { "[0]" } else { "[k]" });
-                shape = Some(of());
-            }
-        }
-        path
-    }
-
-    /// The document in which the field has a value; `name` is what the field is called in it.
-    fn with(&self, name: &str, value: Value) -> Value {
-        let mut value = Some(value);
-        for (number, (table, row)) in self.steps.iter().enumerate().rev() {
-            let mut map = filled(table);
-            let last = number + 1 == self.steps.len();
-            let (name, inner) = match last {
-                true => (name, value.take().expect("set")),
-                false => (row.name, holding(row.shape.expect("a type")(), value.take().expect("set"))),
-            };
-            map.insert(name.to_owned(), inner);
-            if number == 0 {
-                map.entry("kind").or_insert(json!(self.kind));
-                map.entry("apiVersion").or_insert(json!(self.version));
-            }
-            value = Some(Value::Object(map));
-        }
-        value.expect("a document")
-    }
-}
-
-/// Calls `check` for every field of every type, once a type.
-fn everywhere(check: impl Fn(&Place<'_>, &Row)) {
-    fn walk(
-        kind: &'static hyper_kube::Kind,
-        table: &'static Table,
-        steps: &mut Vec<(&'static Table, &'static Row)>,
-        seen: &mut BTreeSet<&'static str>,
-        check: &dyn Fn(&Place<'_>, &Row),
-    ) {
-        if !seen.insert(table.name) {
-            return;
-        }
-        for row in table.rows {
-            steps.push((table, row));
-            check(&Place { kind: kind.name, version: kind.version, steps }, row);
-            let mut shape = row.shape.map(|shape| shape());
-            while let Some(Shape::List(of) | Shape::Map(of)) = shape {
-                shape = Some(of());
-            }
-            if let Some(Shape::Table(below)) = shape {
-                walk(kind, below, steps, seen, check);
-            }
-            steps.pop();
-        }
-    }
-    let mut seen = BTreeSet::new();
-    for kind in KINDS {
-        walk(kind, kind.table, &mut Vec::new(), &mut seen, &check);
-    }
-    assert!(seen.len() > 90, "{} types", seen.len());
 }
 
 /// The fields that say which type a document is of are looked at before anything else.

@@ -69,7 +69,7 @@ fn theirs(schema: &Value) -> String {
 /// The same of the table's.
 fn ours(shape: Shape) -> String {
     match shape {
-        Shape::Text | Shape::Choice(_) => "string".to_owned(),
+        Shape::Text | Shape::Choice(_) | Shape::Schedule => "string".to_owned(),
         Shape::Bool => "boolean".to_owned(),
         Shape::Integer(bits) => format!("int{bits}"),
         Shape::Quantity => "Quantity".to_owned(),

@@ -45,7 +45,7 @@ pub struct NoSchedule(String);
 
 impl Read for Schedule {
     fn shape() -> Shape {
-        Shape::Text
+        Shape::Schedule
     }
 
     fn read(node: &Node, at: &At, report: &mut Report) -> Option<Self> {
@@ -55,6 +55,10 @@ impl Read for Schedule {
             report.invalid_text(at, &text, [reason.as_str()]);
         }
         schedule.ok()
+    }
+
+    fn write(&self) -> Option<serde_json::Value> {
+        Some(self.text.as_str().into())
     }
 
     fn is_absent(node: &Node) -> bool {

@@ -59,6 +59,13 @@ impl Read for IntOrString {
             }
         }
     }
+
+    fn write(&self) -> Option<serde_json::Value> {
+        Some(match self {
+            Self::Int(number) => (*number).into(),
+            Self::String(text) => text.as_str().into(),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -246,6 +246,10 @@ impl Read for Quantity {
         }
         quantity.ok()
     }
+
+    fn write(&self) -> Option<serde_json::Value> {
+        Some(self.to_string().into())
+    }
 }
 
 #[cfg(test)]

@@ -168,3 +168,25 @@ fn scalars_are_what_kubectl_makes_of_them() {
         }
     }
 }
+
+/// Reads a JSON text with a string in it.
+fn through_json(text: &str) -> Result<Option<String>, Fault> {
+    let json = serde_json::json!({ "a": text }).to_string();
+    documents(json.as_bytes()).map(|documents| documents[0].text("a").map(str::to_owned))
+}
+
+#[test]
+fn every_character_can_be_in_a_string_of_json() {
+    let every = (0..=u32::from(char::MAX)).filter_map(char::from_u32);
+    for chunk in every.collect::<Vec<_>>().chunks(1 << 12) {
+        let text: String = chunk.iter().collect();
+        assert_eq!(through_json(&text), Ok(Some(text)));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn every_string_of_json_is_what_it_is(text in proptest::arbitrary::any::<String>()) {
+        proptest::prop_assert_eq!(through_json(&text), Ok(Some(text)));
+    }
+}

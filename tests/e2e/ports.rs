@@ -1,7 +1,7 @@
 //! Published ports, from the world, from the host and from other containers.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_e2e::command::wait_until;
 use hyper_e2e::namespace::Namespace;
@@ -19,9 +19,13 @@ pub fn cases() -> Vec<Case> {
         a_port_of_the_hosts_choice_is_shown_and_leads_to_the_container,
         a_port_is_given_to_one_only,
         datagrams_come_and_go,
+        a_client_of_datagrams_reaches_the_next_container_at_once,
     ]
     .to_vec();
-    cases.extend(case_list![Own: published_ports_outlive_the_daemon]);
+    cases.extend(case_list![Own:
+        published_ports_outlive_the_daemon,
+        a_port_of_a_container_that_ended_without_daemon_is_taken_back,
+    ]);
     cases
 }
 
@@ -146,6 +150,79 @@ fn datagrams_come_and_go(s: &Session) {
         });
         assert_eq!(said.join().unwrap(), b"hello", "{host}: {}", echo.logs());
     }
+}
+
+/// A program that answers each datagram to port 5000 with a word.
+fn answering(word: &str) -> String {
+    format!(
+        "use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 5000, Proto => 'udp'); \
+         while (defined $s->recv($b, 1500)) {{ $s->send('{word}') }}"
+    )
+}
+
+fn a_client_of_datagrams_reaches_the_next_container_at_once(s: &Session) {
+    let number = port(s, 5105);
+    let flag = format!("{number}:5000/udp");
+    let start = |word: &str| s.background(&["-p", &flag], "debian:12", &["perl", "-e", &answering(word)]);
+    // From one port all the time, so that for the kernel it is one flow.
+    let ask = |from: u16, word: &'static str, patience: Duration| {
+        let asked = s.instance.lab.world.thread(move || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, from)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            socket.connect((ENGINE, number)).unwrap();
+            let (begun, mut heard) = (Instant::now(), String::new());
+            while begun.elapsed() < patience {
+                let mut buffer = [0; 100];
+                let _ = socket.send(b"hello");
+                if let Ok(length) = socket.recv(&mut buffer) {
+                    heard = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    if heard == word {
+                        break;
+                    }
+                }
+            }
+            heard
+        });
+        asked.join().unwrap()
+    };
+    let from = number + 3000;
+    let first = start("first");
+    assert_eq!(ask(from, "first", Duration::from_secs(60)), "first", "{}", first.logs());
+    // The kernel's own word for it, where it tells: which address the second gets is not ours to say.
+    let led = format!("dport={number} src={} ", first.address());
+    let flows = || s.instance.lab.engine.sh("cat /proc/net/nf_conntrack 2>/dev/null || true");
+    let to_first = || flows().lines().any(|flow| flow.replace("[UNREPLIED] ", "").contains(&led));
+    assert!(to_first() || flows().is_empty(), "{led} is not in {}", flows());
+    s.run(&["rm", "-f", &first.name]).ok();
+    wait_until("the kernel has forgotten it", || !to_first());
+    let other = s.background(&[], "busybox:latest", &["sleep", "1000"]);
+    let second = start("second");
+    assert_eq!(ask(from, "second", Duration::from_secs(60)), "second", "{}", second.logs());
+    drop(other);
+}
+
+fn a_port_of_a_container_that_ended_without_daemon_is_taken_back() {
+    let engine = Instance::start(Options { images: vec!["busybox:latest"], ..Options::default() });
+    // It ends with its first client.
+    let serve = "echo once | nc -l -p 80";
+    engine
+        .hyper(&["run", "-d", "--name", "once", "-p", "8080:80", "busybox:latest", "sh", "-c", serve])
+        .run()
+        .ok();
+    let rules = || engine.lab.engine.sh("nft list ruleset");
+    assert!(rules().contains("8080"), "{}", rules());
+    let listens = || engine.lab.engine.sh("cat /proc/net/tcp").contains(":1F90 ");
+    assert!(listens());
+    engine.kill_daemon();
+    wait_until("it has had its client", || {
+        engine.lab.world.sh(&format!("timeout 5 busybox nc {ENGINE} 8080 </dev/null || true"));
+        !listens()
+    });
+    engine.start_daemon();
+    wait_until("the rule is gone", || !rules().contains("8080"));
+    engine.hyper(&["rm", "once"]).run().ok();
+    engine.settles();
+    assert_eq!(engine.finish(), Vec::<String>::new());
 }
 
 fn published_ports_outlive_the_daemon() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 
+use crate::conntrack::{self, Wrong};
 use crate::error::NetworkError;
 use crate::instance::Instance;
 use crate::rules;
@@ -107,6 +108,7 @@ impl Forwards {
         self.delete(&old).await?;
         let script = self.script(&forwards, current.is_empty());
         rules::apply("publish ports", &script).await?;
+        conntrack::forget(forwards.iter().copied().map(Wrong::NotTo)).await;
         current.extend(forwards.into_iter().map(|forward| (forward.key(), forward)));
         Ok(())
     }
@@ -125,10 +127,12 @@ impl Forwards {
             }
         }
         match (gone.is_empty(), current.is_empty()) {
-            (true, _) => Ok(()),
-            (false, true) => rules::apply("take back published ports", &self.removal()).await,
-            (false, false) => self.delete(&gone).await,
+            (true, _) => return Ok(()),
+            (false, true) => rules::apply("take back published ports", &self.removal()).await?,
+            (false, false) => self.delete(&gone).await?,
         }
+        conntrack::forget(gone.into_iter().map(Wrong::To)).await;
+        Ok(())
     }
 
     /// Makes these all forwards that there are.
@@ -146,7 +150,9 @@ impl Forwards {
             true => self.removal(),
             false => self.script(&current.values().copied().collect::<Vec<_>>(), true),
         };
-        rules::apply("publish ports", &script).await
+        rules::apply("publish ports", &script).await?;
+        conntrack::forget(current.values().copied().map(Wrong::NotTo)).await;
+        Ok(())
     }
 
     /// Removes what an earlier process left, unless there are forwards by now.

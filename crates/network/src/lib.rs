@@ -16,6 +16,7 @@
 
 mod allocate;
 mod config;
+mod conntrack;
 mod endpoint;
 mod error;
 mod firewall;

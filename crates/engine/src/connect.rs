@@ -257,7 +257,8 @@ impl Shared {
         let used: Vec<u32> = before.endpoint.iter().map(|_| before.slot).collect();
         let used: Vec<u32> =
             used.into_iter().chain(before.endpoints.iter().map(|place| place.slot)).collect();
-        let mut free = (0..slots).filter(|slot| !used.contains(slot));
+        // The first is wired to its tap when the VM comes up, and to no other later.
+        let mut free = (1..slots).filter(|slot| !used.contains(slot));
         let full = || forbidden("the container's virtual machine has no free NIC");
         let mut fresh = Vec::new();
         for (network, wanted) in wanted {

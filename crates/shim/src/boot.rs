@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine as _;
 use hyper_protocol::agent::{Interface, Pod, Reply, Request};
 use hyper_protocol::shim::{CONSOLE_KEPT, Origin, PodConfig, TapInterface};
-use hyper_sys::tap::TapError;
+use hyper_sys::tap::{self, TapError};
 use hyper_vm::qemu::Qemu;
-use hyper_vm::{ExitKind, Hypervisor, Share, Start, Vm, VmConfig, kvm};
+use hyper_vm::{ExitKind, Hypervisor, Share, Start, Vm, VmConfig, Wire, kvm};
 
 use crate::error::ShimError;
 use crate::guest::Guest;
@@ -113,7 +113,11 @@ pub async fn launch(
     // Before the VM: a tap that is missing is known at once.
     let mut taps = Vec::new();
     for interface in &config.interfaces {
-        taps.push((interface.slot, open_tap(interface).await?));
+        let tap = open_tap(interface).await?;
+        match interface.slot {
+            WIRED => vm_config.wire = Some(Wire::Tap(Arc::new(tap))),
+            slot => taps.push((slot, tap)),
+        }
     }
     let mut shares = None;
     if config.share {
@@ -138,6 +142,10 @@ pub async fn launch(
     Ok((vm, shares))
 }
 
+/// The NIC slot that is wired to its tap when the VM comes up. What is disconnected from it is connected by another slot
+/// later.
+const WIRED: u32 = 0;
+
 /// Opens the tap of an interface. Whoever made it has closed it, but of every process that was forked meanwhile there is a
 /// copy of its descriptors until that executes its program, and on a busy machine that takes its time.
 ///
@@ -145,8 +153,9 @@ pub async fn launch(
 /// There is none of that name, or it stays in use.
 pub async fn open_tap(interface: &TapInterface) -> Result<OwnedFd, ShimError> {
     let deadline = Instant::now() + TAP;
+    let open = if interface.slot == WIRED { tap::open_with_vnet_header } else { tap::open };
     loop {
-        match hyper_sys::tap::open(&interface.tap) {
+        match open(&interface.tap) {
             Err(TapError::Busy(_)) if Instant::now() < deadline => tokio::time::sleep(RETRY).await,
             opened => {
                 return opened.map_err(|error| ShimError::failed("cannot connect the network", &error));
@@ -175,6 +184,7 @@ pub fn vm_config(name: &str, config: &PodConfig) -> Result<VmConfig, ShimError> 
         vcpus: config.vcpus,
         memory_mib: config.memory_mib,
         nic_slots: nic_slots(config),
+        wire: (nic_slots(config) > 0).then_some(Wire::Nowhere),
         console_kept: CONSOLE_KEPT,
         start: Start::Boot,
         share: None,

@@ -63,6 +63,7 @@ pub enum TapError {
 /// # Errors
 /// See [`TapError`]; [`TapError::Busy`] when the tap exists and is open.
 pub fn create(name: &str, owner: u32) -> Result<(), TapError> {
+    check_name(name)?;
     let tap = attach(name, 0)?;
     control(&tap, name, "set the owner", libc::TUNSETOWNER, u64::from(owner))?;
     control(&tap, name, "set the persistence", libc::TUNSETPERSIST, 1)
@@ -85,6 +86,16 @@ pub fn open(name: &str) -> Result<OwnedFd, TapError> {
 /// See [`TapError`].
 pub fn open_with_vnet_header(name: &str) -> Result<OwnedFd, TapError> {
     open_existing(name, libc::IFF_VNET_HDR)
+}
+
+/// A tap that leads nowhere: joined to nothing, down, and gone with its descriptor, which is as that of
+/// [`open_with_vnet_header`].
+///
+/// # Errors
+/// See [`TapError`]; it takes `CAP_NET_ADMIN`.
+pub fn loose() -> Result<OwnedFd, TapError> {
+    // The kernel puts the first free number there.
+    attach("hyloose%d", libc::IFF_VNET_HDR).map(OwnedFd::from)
 }
 
 /// Removes the persistent tap `name`; one that does not exist is no error.
@@ -127,7 +138,6 @@ fn check_name(name: &str) -> Result<(), TapError> {
 }
 
 fn attach(name: &str, extra: libc::c_int) -> Result<File, TapError> {
-    check_name(name)?;
     let device = OpenOptions::new()
         .read(true)
         .write(true)

@@ -30,7 +30,8 @@ impl fmt::Display for Accelerator {
     }
 }
 
-/// A VM to launch. Disks and taps come later, by [`crate::Vm::plug_disks`] and [`crate::Vm::plug_nic`].
+/// A VM to launch. Disks and taps come later, by [`crate::Vm::plug_disks`] and [`crate::Vm::plug_nic`]; but for the tap
+/// that a NIC slot is wired to.
 #[derive(Debug, Clone)]
 pub struct VmConfig {
     /// Name for process lists and messages: 1 to 128 bytes of `[a-zA-Z0-9_.-]`.
@@ -49,6 +50,10 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// NIC slots, each to be connected by [`crate::Vm::plug_nic`].
     pub nic_slots: u32,
+    /// What the first NIC slot is wired to for as long as the VM lives, instead of being connected later; `None` for a
+    /// slot like the others. Segments and checksums of packets on such a wire are the host's work, which a slot that can
+    /// be connected to anything cannot offer: bulk transfer is several times faster. A clone has it as its template has.
+    pub wire: Option<Wire>,
     /// Bytes of the guest's console that are kept in `console.log`.
     pub console_kept: u64,
     /// How it comes up.
@@ -56,6 +61,15 @@ pub struct VmConfig {
     /// Directories of the host that the guest sees. Only for a VM that boots, and only of drivers with the ability
     /// ([`crate::Abilities::share`]).
     pub share: Option<Share>,
+}
+
+/// The other end of a NIC slot that is wired.
+#[derive(Debug, Clone)]
+pub enum Wire {
+    /// A tap that leads nowhere, of the VMM's own: for templates, and for VMs that are on no network yet.
+    Nowhere,
+    /// A tap, opened with `virtio_net` headers ([`hyper_sys::tap::open_with_vnet_header`]); the NIC has a carrier.
+    Tap(Arc<OwnedFd>),
 }
 
 /// A virtio-fs device: a tree of the host's files, served by a process of its own to which all of the guest's memory is

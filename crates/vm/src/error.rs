@@ -39,6 +39,9 @@ pub enum LaunchError {
         #[source]
         source: KernelError,
     },
+    /// There is no tap for a NIC slot that is wired to nowhere.
+    #[error("cannot make a tap")]
+    Tap(#[source] hyper_sys::tap::TapError),
     /// A file of the VM cannot be used.
     #[error("cannot {attempt} {path}")]
     File {

@@ -15,7 +15,7 @@ pub mod kvm;
 pub mod qemu;
 
 pub use abilities::{Abilities, Ability};
-pub use config::{Accelerator, DiskAddress, DiskConfig, Share, Start, VmConfig};
+pub use config::{Accelerator, DiskAddress, DiskConfig, Share, Start, VmConfig, Wire};
 pub use console::Console;
 pub use error::{LaunchError, VmError};
 pub use hypervisor::{ExitKind, Health, Hypervisor, Pausing, Remark, Saving, Step, Vm, VmExit, VmInfo};

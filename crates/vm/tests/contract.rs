@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use hyper_vm::qemu::Qemu;
 use hyper_vm::{
-    DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Share, Start, Vm, VmConfig, VmError, kvm,
+    DiskAddress, DiskConfig, ExitKind, Hypervisor, LaunchError, Share, Start, Vm, VmConfig, VmError, Wire,
+    kvm,
 };
 use support::{Fake, config, empty, guest_kernel, image};
 
@@ -49,6 +50,7 @@ contract!(
     several_files_are_one_disk_where_that_is_declared,
     unplugged_disk_is_gone,
     nic_slots_are_as_many_as_configured,
+    wired_nic_slot_is_its_taps_for_good,
     link_can_be_opened_again,
     pausing_is_declared_and_repeatable,
     dropped_vm_is_killed,
@@ -189,6 +191,30 @@ async fn nic_slots_are_as_many_as_configured(driver: &dyn Hypervisor, config: Vm
     let vm = launch(driver, &config).await;
     let null = || std::fs::File::open("/dev/null").unwrap().into();
     assert!(matches!(vm.plug_nic(1, null()).await, Err(VmError::Address(_))));
+    assert!(matches!(vm.unplug_nic(0).await, Err(VmError::Address(_))));
+    vm.kill().await;
+}
+
+async fn wired_nic_slot_is_its_taps_for_good(driver: &dyn Hypervisor, config: VmConfig) {
+    let tap = match hyper_sys::tap::loose() {
+        Ok(tap) => Arc::new(tap),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return;
+        }
+    };
+    let null = || std::fs::File::open("/dev/null").unwrap().into();
+    let wired = |wire| VmConfig { nic_slots: 2, wire: Some(wire), ..config.clone() };
+    let none = VmConfig { nic_slots: 0, ..wired(Wire::Nowhere) };
+    assert!(matches!(driver.launch(none).await, Err(LaunchError::Config(_))));
+    let vm = launch(driver, &wired(Wire::Tap(tap))).await;
+    assert!(matches!(vm.plug_nic(0, null()).await, Err(VmError::Address(_))));
+    vm.unplug_nic(0).await.unwrap();
+    assert!(matches!(vm.unplug_nic(0).await, Err(VmError::Address(_))));
+    assert!(matches!(vm.plug_nic(0, null()).await, Err(VmError::Address(_))));
+    vm.kill().await;
+    let vm = launch(driver, &wired(Wire::Nowhere)).await;
+    assert!(matches!(vm.plug_nic(0, null()).await, Err(VmError::Address(_))));
     assert!(matches!(vm.unplug_nic(0).await, Err(VmError::Address(_))));
     vm.kill().await;
 }

@@ -34,6 +34,8 @@ pub struct Descriptors {
     pub console: RawFd,
     /// Connected socket to the server of the share, where there is one.
     pub share: Option<RawFd>,
+    /// Tap of the first NIC slot, where that is wired.
+    pub wire: Option<RawFd>,
 }
 
 /// Identifier of the device in a NIC slot.
@@ -98,7 +100,10 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
         &Device { driver: "virtio-balloon-device", properties: vec![("free-page-reporting", "on".into())] },
     );
     for slot in 0..config.nic_slots {
-        argv.push("-netdev", &Hubport { id: hub_port(slot), hubid: slot });
+        match descriptors.wire {
+            Some(fd) if slot == 0 => argv.push("-netdev", &Tap { id: net_end(slot), fd }),
+            _ => argv.push("-netdev", &Hubport { id: net_end(slot), hubid: slot }),
+        }
         argv.push(
             "-device",
             &Device {
@@ -107,7 +112,7 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
                 // (seen with 7.2) crashes when the NIC of a restored guest with it is reset.
                 properties: vec![
                     ("id", nic(slot)),
-                    ("netdev", hub_port(slot)),
+                    ("netdev", net_end(slot)),
                     ("guest_announce", "off".into()),
                 ],
             },
@@ -128,8 +133,8 @@ pub fn command_line(config: &VmConfig, probe: &Probe, descriptors: Descriptors) 
     argv.words
 }
 
-/// Identifier of the hub port that a NIC slot is wired to.
-pub fn hub_port(slot: u32) -> String {
+/// Identifier of what the device in a NIC slot is joined to: a port of its hub, or its tap.
+pub fn net_end(slot: u32) -> String {
     format!("slot{slot}")
 }
 
@@ -146,7 +151,8 @@ pub fn template_kind(config: &VmConfig, probe: &Probe) -> String {
         ..config.clone()
     };
     let rough = Probe { tsc_khz: probe.tsc_khz.map(|khz| (khz + 25_000) / 50_000 * 50_000), ..probe.clone() };
-    let words = command_line(&common, &rough, Descriptors { qmp: 3, link: 4, console: 5, share: None });
+    let wire = config.wire.as_ref().map(|_| 6);
+    let words = command_line(&common, &rough, Descriptors { qmp: 3, link: 4, console: 5, share: None, wire });
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     words.join(" ")
 }
@@ -440,6 +446,18 @@ impl Options for Hubport {
     }
 }
 
+/// `-netdev tap`, whose headers QEMU finds out by itself.
+struct Tap {
+    id: String,
+    fd: RawFd,
+}
+
+impl Options for Tap {
+    fn list(&self) -> Vec<(&'static str, String)> {
+        vec![("", "tap".into()), ("id", self.id.clone()), ("fd", self.fd.to_string())]
+    }
+}
+
 /// `-device`.
 struct Device {
     driver: &'static str,
@@ -457,6 +475,7 @@ impl Options for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Wire;
     use crate::kvm::Verdict;
 
     fn lines(config: &VmConfig, accelerator: Accelerator) -> String {
@@ -466,7 +485,8 @@ mod tests {
     fn lines_with(config: &VmConfig, accelerator: Accelerator, share: Option<RawFd>) -> String {
         let verdict = if accelerator == Accelerator::Kvm { Verdict::Good } else { Verdict::TooSlow };
         let probe = Probe { verdict, reason: String::new(), rate: None, tsc_khz: Some(2_100_000) };
-        let argv = command_line(config, &probe, Descriptors { qmp: 10, link: 11, console: 12, share });
+        let wire = config.wire.as_ref().map(|_| 14);
+        let argv = command_line(config, &probe, Descriptors { qmp: 10, link: 11, console: 12, share, wire });
         let mut text = String::new();
         for word in argv {
             let word = word.into_string().unwrap();
@@ -486,6 +506,7 @@ mod tests {
             vcpus: 2,
             memory_mib: 512,
             nic_slots: 1,
+            wire: None,
             console_kept: 1 << 20,
             start: Start::Boot,
             share: None,
@@ -533,6 +554,7 @@ mod tests {
         assert_ne!(one, kind(&config(), 2_900_000));
         assert_ne!(one, kind(&VmConfig { memory_mib: 513, ..config() }, 2_100_100));
         assert_ne!(one, kind(&VmConfig { nic_slots: 0, ..config() }, 2_100_100));
+        assert_ne!(one, kind(&VmConfig { wire: Some(Wire::Nowhere), ..config() }, 2_100_100));
         assert_ne!(one, kind(&VmConfig { kernel_args: vec![], ..config() }, 2_100_100));
     }
 
@@ -584,6 +606,17 @@ mod tests {
         for slot in 0..3 {
             assert!(text.contains(&format!("-netdev hubport,id=slot{slot},hubid={slot}\n")));
         }
+    }
+
+    #[test]
+    fn first_nic_slot_can_be_wired_to_a_tap() {
+        let config = VmConfig { nic_slots: 2, wire: Some(Wire::Nowhere), ..config() };
+        let text = lines(&config, Accelerator::Tcg);
+        assert!(
+            text.contains("-netdev tap,id=slot0,fd=14\n-device virtio-net-device,id=nic0,netdev=slot0,"),
+            "{text}"
+        );
+        assert!(text.contains("-netdev hubport,id=slot1,hubid=1\n"), "{text}");
     }
 
     #[test]

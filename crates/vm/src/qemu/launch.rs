@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt as _;
@@ -22,7 +23,7 @@ use super::qmp::Qmp;
 use super::templates;
 use super::vm::{QemuVm, Started, end_in_words, set_link};
 use crate::abilities::Abilities;
-use crate::config::{Accelerator, Start, VmConfig};
+use crate::config::{Accelerator, Start, VmConfig, Wire};
 use crate::console::Console;
 use crate::error::{LaunchError, VmError};
 use crate::hypervisor::{Health, Hypervisor, Remark, Step, Vm, VmInfo};
@@ -186,12 +187,18 @@ impl Hypervisor for Qemu {
 
 /// What is to be said over QMP before the VM can be used.
 async fn set_up(qmp: &Qmp, config: &VmConfig, state: Option<RawFd>) -> Result<(), LaunchError> {
+    let failed = |source| LaunchError::Silent { program: PROGRAM.into(), source };
+    let connected = matches!(config.wire, Some(Wire::Tap(_)));
     match state {
-        None => take_links_down(qmp, config.nic_slots).await,
+        None => take_links_down(qmp, u32::from(connected)..config.nic_slots).await,
         // The links of the template were down.
-        Some(state) => templates::restore(qmp, state)
-            .await
-            .map_err(|source| LaunchError::Silent { program: PROGRAM.into(), source }),
+        Some(state) => {
+            templates::restore(qmp, state).await.map_err(failed)?;
+            match connected {
+                true => qmp.execute(set_link(0, true)).await.map(drop).map_err(failed),
+                false => Ok(()),
+            }
+        }
     }
 }
 
@@ -241,6 +248,9 @@ fn check(config: &VmConfig) -> Result<(), LaunchError> {
             config.nic_slots
         ));
     }
+    if config.wire.is_some() && config.nic_slots == 0 {
+        return refuse("a VM without NIC slots has nothing to wire".into());
+    }
     if shares && config.start != Start::Boot {
         return refuse(
             "a VM that shares directories of the host boots: it is no template and no clone".into(),
@@ -287,6 +297,8 @@ struct Sockets {
     state: Option<OwnedFd>,
     /// Server of the share.
     share: Option<OwnedFd>,
+    /// Tap of the first NIC slot.
+    wire: Option<OwnedFd>,
 }
 
 impl Sockets {
@@ -308,7 +320,12 @@ impl Sockets {
             Start::Boot | Start::Template(_) => None,
         };
         let share = config.share.as_ref().map(|share| share.socket.try_clone()).transpose().map_err(io)?;
-        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console, state, share })
+        let wire = match &config.wire {
+            None => None,
+            Some(Wire::Tap(tap)) => Some(tap.try_clone().map_err(io)?),
+            Some(Wire::Nowhere) => Some(hyper_sys::tap::loose().map_err(LaunchError::Tap)?),
+        };
+        Ok(Self { qmp, link: link_socket(&config.dir).map_err(io)?, console, state, share, wire })
     }
 }
 
@@ -352,6 +369,7 @@ fn spawn(
         link: theirs.1.as_raw_fd(),
         console: theirs.2.as_raw_fd(),
         share: sockets.share.as_ref().map(AsRawFd::as_raw_fd),
+        wire: sockets.wire.as_ref().map(AsRawFd::as_raw_fd),
     };
     let mut command = std::process::Command::new(program);
     command
@@ -372,6 +390,7 @@ fn spawn(
     let mut inherited = vec![theirs.0, theirs.1, theirs.2];
     inherited.extend(sockets.state);
     inherited.extend(sockets.share);
+    inherited.extend(sockets.wire);
     hyper_sys::spawn::inherit_only(&mut command, inherited);
     let failed = |source| LaunchError::Spawn { program: program.display().to_string(), source };
     let kept = match &config.start {
@@ -440,8 +459,8 @@ async fn greet(socket: std::os::unix::net::UnixStream, started: &mut Started) ->
 
 /// A packet that the guest sends into an empty hub would stay there and block all further ones; without a carrier it
 /// sends none.
-async fn take_links_down(qmp: &Qmp, nic_slots: u32) -> Result<(), LaunchError> {
-    let commands = (0..nic_slots).map(|slot| set_link(slot, false)).collect();
+async fn take_links_down(qmp: &Qmp, nic_slots: Range<u32>) -> Result<(), LaunchError> {
+    let commands = nic_slots.map(|slot| set_link(slot, false)).collect();
     let failed = qmp.execute_all(commands).await.into_iter().find_map(Result::err);
     failed.map_or(Ok(()), |source| Err(LaunchError::Silent { program: PROGRAM.into(), source }))
 }

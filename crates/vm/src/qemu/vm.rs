@@ -24,7 +24,7 @@ use super::argv;
 use super::disks::{self, Units};
 use super::qmp::{Command, Event, Qmp};
 use super::templates;
-use crate::config::{DiskAddress, DiskConfig, Start, VmConfig};
+use crate::config::{DiskAddress, DiskConfig, Start, VmConfig, Wire};
 use crate::console::Console;
 use crate::error::VmError;
 use crate::hypervisor::{ExitKind, Pausing, Saving, Vm, VmExit, VmInfo};
@@ -115,6 +115,29 @@ async fn read_stderr(mut pipe: ChildStderr, kept: Arc<Mutex<Vec<u8>>>) {
     }
 }
 
+/// What has become of a NIC slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nic {
+    /// Nothing is plugged.
+    Free,
+    /// A tap is plugged.
+    Plugged,
+    /// Wired to its tap.
+    Wired,
+    /// It was wired; QEMU joins a device to its network end once. So is one that was wired to nowhere.
+    Cut,
+}
+
+/// The NIC slots of a VM in its beginning.
+fn nics(config: &VmConfig) -> BTreeMap<u32, Nic> {
+    let first = match config.wire {
+        None => Nic::Free,
+        Some(Wire::Tap(_)) => Nic::Wired,
+        Some(Wire::Nowhere) => Nic::Cut,
+    };
+    (0..config.nic_slots).map(|slot| (slot, if slot == 0 { first } else { Nic::Free })).collect()
+}
+
 /// The command that gives a NIC slot a carrier or takes it.
 pub fn set_link(slot: u32, up: bool) -> Command {
     Command::new("set_link", json!({ "name": argv::nic(slot), "up": up }))
@@ -137,7 +160,7 @@ pub struct QemuVm {
     console: Arc<Mutex<Console>>,
     units: Mutex<Units>,
     // Whether each slot is connected. Plugging is several commands, and those for one slot must not mix.
-    nics: tokio::sync::Mutex<BTreeMap<u32, bool>>,
+    nics: tokio::sync::Mutex<BTreeMap<u32, Nic>>,
     // Where it is saved to, if it is to be a template.
     template: Option<PathBuf>,
     kill: watch::Sender<bool>,
@@ -161,7 +184,7 @@ impl QemuVm {
             ),
             console,
             units: Mutex::default(),
-            nics: (0..config.nic_slots).map(|slot| (slot, false)).collect::<BTreeMap<_, _>>().into(),
+            nics: nics(config).into(),
             template: match &config.start {
                 Start::Template(dir) => Some(dir.clone()),
                 Start::Boot | Start::Clone(_) => None,
@@ -359,8 +382,13 @@ impl Vm for QemuVm {
         let mut nics = self.nics.lock().await;
         match nics.get(&slot) {
             None => return Err(VmError::Address(format!("there is no NIC slot {slot}"))),
-            Some(true) => return Err(VmError::Address(format!("NIC slot {slot} is connected"))),
-            Some(false) => {}
+            Some(Nic::Plugged | Nic::Wired) => {
+                return Err(VmError::Address(format!("NIC slot {slot} is connected")));
+            }
+            Some(Nic::Cut) => {
+                return Err(VmError::Address(format!("NIC slot {slot} was wired once, and is no more")));
+            }
+            Some(Nic::Free) => {}
         }
         let (tap_id, plug_id, name) = (format!("tap{slot}"), format!("plug{slot}"), format!("tapfd{slot}"));
         let commands = vec![
@@ -374,7 +402,7 @@ impl Vm for QemuVm {
         ];
         let results = self.qmp.execute_all(commands).await;
         let Some(error) = results.into_iter().find_map(Result::err) else {
-            nics.insert(slot, true);
+            nics.insert(slot, Nic::Plugged);
             return Ok(());
         };
         for id in [plug_id, tap_id] {
@@ -387,14 +415,16 @@ impl Vm for QemuVm {
     async fn unplug_nic(&self, slot: u32) -> Result<(), VmError> {
         self.alive()?;
         let mut nics = self.nics.lock().await;
-        if nics.get(&slot) != Some(&true) {
-            return Err(VmError::Address(format!("NIC slot {slot} is not connected")));
-        }
+        let (ends, then) = match nics.get(&slot) {
+            Some(Nic::Plugged) => (vec![format!("plug{slot}"), format!("tap{slot}")], Nic::Free),
+            Some(Nic::Wired) => (vec![argv::net_end(slot)], Nic::Cut),
+            _ => return Err(VmError::Address(format!("NIC slot {slot} is not connected"))),
+        };
         self.qmp.execute(set_link(slot, false)).await?;
-        for id in [format!("plug{slot}"), format!("tap{slot}")] {
+        for id in ends {
             self.qmp.execute(Command::new("netdev_del", json!({ "id": id }))).await?;
         }
-        nics.insert(slot, false);
+        nics.insert(slot, then);
         Ok(())
     }
 

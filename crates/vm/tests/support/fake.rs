@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use hyper_vm::{
     Abilities, Accelerator, DiskAddress, DiskConfig, ExitKind, Health, Hypervisor, LaunchError, Pausing,
-    Saving, Step, Vm, VmConfig, VmError, VmExit, VmInfo,
+    Saving, Step, Vm, VmConfig, VmError, VmExit, VmInfo, Wire,
 };
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -54,6 +54,9 @@ impl Hypervisor for Fake {
         if config.share.is_some() {
             return Err(LaunchError::Config("this driver has no ability \"share\"".into()));
         }
+        if config.wire.is_some() && config.nic_slots == 0 {
+            return Err(LaunchError::Config("there is no NIC slot to wire".into()));
+        }
         hyper_vm::check_kernel(&config.kernel)
             .map_err(|source| LaunchError::Kernel { path: config.kernel.clone(), source })?;
         let now = SystemTime::now();
@@ -64,7 +67,9 @@ impl Hypervisor for Fake {
             pid: std::process::id(),
             steps: vec![Step { name: "launch", start: now, end: now }],
         };
-        let state = State { nic_slots: config.nic_slots, ..State::default() };
+        let wired = config.wire.is_some().then_some(0);
+        let nics = wired.filter(|_| matches!(config.wire, Some(Wire::Tap(_)))).into_iter().collect();
+        let state = State { nic_slots: config.nic_slots, wired, nics, ..State::default() };
         Ok(Arc::new(FakeVm { info, state: state.into(), exit: watch::channel(None).0 }))
     }
 
@@ -78,6 +83,7 @@ struct State {
     disks: BTreeSet<u16>,
     next: u16,
     nic_slots: u32,
+    wired: Option<u32>,
     nics: BTreeSet<u32>,
     guest: Option<UnixStream>,
 }
@@ -147,7 +153,7 @@ impl Vm for FakeVm {
     async fn plug_nic(&self, slot: u32, _tap: OwnedFd) -> Result<(), VmError> {
         self.alive()?;
         let mut state = self.state.lock().unwrap();
-        if slot >= state.nic_slots || !state.nics.insert(slot) {
+        if slot >= state.nic_slots || Some(slot) == state.wired || !state.nics.insert(slot) {
             return Err(VmError::Address("no such slot".into()));
         }
         Ok(())

@@ -24,6 +24,7 @@ pub fn config(dir: &Path, kernel: PathBuf) -> VmConfig {
         vcpus: 1,
         memory_mib: 128,
         nic_slots: 1,
+        wire: None,
         console_kept: 64 << 10,
         start: Start::Boot,
         share: None,

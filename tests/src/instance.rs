@@ -327,7 +327,19 @@ impl Instance {
         while !self.traces().is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
-        assert_eq!(self.traces(), Vec::<String>::new(), "left behind");
+        let left = self.traces();
+        if !left.is_empty() {
+            // Whether the engine knows of it.
+            for words in [&["ps", "-a", "--no-trunc"][..], &["pod", "ls"], &["container", "inspect"]] {
+                let mut words = words.to_vec();
+                let all = self.hyper(&["ps", "-aq"]).run().out();
+                if words == ["container", "inspect"] {
+                    words.extend(all.lines());
+                }
+                eprintln!("{}", self.hyper(&words).run());
+            }
+        }
+        assert_eq!(left, Vec::<String>::new(), "left behind");
     }
 
     /// Bridges are named `hy` and six digits; taps have more.

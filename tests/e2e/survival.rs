@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hyper_e2e::command::wait_until;
+use hyper_e2e::command::{wait_until, wait_until_within};
 use hyper_e2e::instance::kill;
 use hyper_e2e::{Cli, Instance, Options, Running};
 use rustix::process::Signal;
@@ -24,6 +24,7 @@ pub fn cases() -> Vec<Case> {
         a_daemon_killed_while_it_starts_the_container_is_started_again,
         an_exec_whose_daemon_was_killed_says_so,
         a_daemon_that_was_told_to_end_is_not_started_again,
+        a_container_that_removes_itself_and_is_never_started_goes_with_the_daemon,
     ]
     .to_vec()
 }
@@ -236,5 +237,23 @@ fn a_daemon_that_was_told_to_end_is_not_started_again() {
     let status = engine.hyper(&["inspect", "goes-on"]).run().out();
     assert!(status.contains("\"running\""), "{status}");
     engine.hyper(&["rm", "-f", "goes-on"]).run().ok();
+    finish(engine);
+}
+
+fn a_container_that_removes_itself_and_is_never_started_goes_with_the_daemon() {
+    let engine = engine();
+    for name in ["never", "later"] {
+        engine.hyper(&["create", "--rm", "--name", name, "busybox:latest", "sleep", "1000"]).run().ok();
+    }
+    engine.hyper(&["create", "--name", "kept", "busybox:latest", "sleep", "1000"]).run().ok();
+    engine.kill_daemon();
+    // Who made it may come back a little later.
+    engine.hyper(&["start", "later"]).run().ok();
+    let there = || engine.hyper(&["ps", "-a", "--format", "{{.Names}}"]).run().ok().out();
+    wait_until_within("it is gone", Duration::from_secs(90), || !there().contains("never"));
+    let names = there();
+    assert!(names.contains("later") && names.contains("kept"), "{names}");
+    engine.hyper(&["exec", "later", "true"]).run().ok();
+    engine.hyper(&["rm", "-f", "later", "kept"]).run().ok();
     finish(engine);
 }

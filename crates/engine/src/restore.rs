@@ -210,6 +210,19 @@ impl Engine {
         }
     }
 
+    /// Removes a container that removes itself and was never started, as dockerd does when it starts; but who made it may
+    /// be about to come back and start it.
+    fn remove_unless_started(&self, container: Arc<Container>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(SESSION_KEPT_MS)).await;
+            if container.lock().state.phase == Phase::Created {
+                tracing::info!(container = container.id, "removing a container that nobody has started");
+                engine.remove_quietly(&container).await;
+            }
+        });
+    }
+
     /// What may take its time: half-done removals, and the network.
     async fn finish_restore(&self) {
         for container in self.shared.registry.containers() {
@@ -221,6 +234,8 @@ impl Engine {
                     && !container.has_clients());
             if removes {
                 self.remove_quietly(&container).await;
+            } else if record.options.auto_remove && record.state.phase == Phase::Created {
+                self.remove_unless_started(container);
             }
         }
         if self.shared.network_was_used()

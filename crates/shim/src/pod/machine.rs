@@ -120,7 +120,7 @@ impl Pod {
             }
             self.timeline.since("clone that failed", began);
             let why = format!("a clone failed: {}", fault.why.lines().collect::<Vec<_>>().join("; "));
-            tracing::warn!(key = template.key, why, "a template seems to be of no use; the guest boots");
+            tracing::warn!(key = template.key, error = %fault.error, "a template seems to be of no use; the guest boots");
             *lock(&self.origin) =
                 Origin::NoTemplate { key: template.key.clone(), unsound: Some(why.clone()) };
             suspect = Some((template, why));

@@ -288,7 +288,7 @@ fn check(request: &MountRequest) -> Result<()> {
 }
 
 /// A path without `.`, `..` and double slashes, as Go's `path.Clean` has it.
-fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

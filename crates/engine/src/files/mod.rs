@@ -20,6 +20,7 @@ pub(crate) use helper::Helpers;
 use self::connection::Connection;
 use crate::engine::Engine;
 use crate::error::{EngineError, Kind, Result};
+use crate::mounts;
 use crate::options::Phase;
 use crate::registry::Container;
 
@@ -287,15 +288,7 @@ fn missing(error: EngineError, path: &str, reference: &str) -> EngineError {
 
 /// A path as docker has it: absolute and without `..`, but with the `/` or `/.` at its end, which means a directory.
 fn container_path(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let mut clean = format!("/{}", parts.join("/"));
+    let mut clean = mounts::clean(path);
     let last = path.rsplit('/').next().unwrap_or_default();
     if last == "." {
         clean = format!("{}/.", clean.trim_end_matches('/'));

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper_e2e::command::{wait_until, wait_until_within};
 use hyper_e2e::instance::kill;
@@ -294,16 +294,19 @@ fn vms_kept_ready_that_die_are_in_nobodys_way() {
     stop(engine);
 }
 
-/// Memory that is a QEMU's own alone, in MiB.
-fn private_memory(engine: &Instance) -> u64 {
+/// Memory of a clone's guest that is not its template's, in MiB.
+fn private_memory(engine: &Instance, template: &Path) -> u64 {
     let processes = engine.pod_processes();
     let qemu = processes.iter().find(|process| process.command.contains("qemu-system")).expect("a VMM runs");
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", qemu.pid)).unwrap();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", qemu.pid)).unwrap();
+    let mut mapping = smaps.lines().skip_while(|line| !line.ends_with(&*template.to_string_lossy()));
+    let line = mapping.find_map(|line| line.strip_prefix("Private_Dirty:")).expect("it is a clone");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
 fn a_clone_gives_memory_back_and_its_template_stays_whole() {
+    /// Times that memory is used and freed.
+    const BURSTS: usize = 3;
     let engine = engine("0");
     let key = engine.hyper(&["template", "create"]).run().ok().out();
     let memory = engine.root().join("cache/templates").join(key.trim()).join("memory");
@@ -312,18 +315,28 @@ fn a_clone_gives_memory_back_and_its_template_stays_whole() {
     let words =
         ["run", "-d", "--name", &name, "--tmpfs", "/burst:size=150m", "busybox:latest", "sleep", "1000"];
     engine.hyper(&words).run().ok();
-    let before = private_memory(&engine);
+    let private = || private_memory(&engine, &memory);
+    let before = private();
     let in_it = |line: &str| engine.hyper(&["exec", &name, "sh", "-c", line]).run().ok();
-    in_it("dd if=/dev/zero of=/burst/file bs=1M count=100 2>/dev/null");
-    assert!(private_memory(&engine) > before + 80, "{} after {before} MiB", private_memory(&engine));
-    in_it("rm /burst/file");
-    wait_until_within("the memory is the host's again", Duration::from_secs(60), || {
-        private_memory(&engine) < before + 50
-    });
+    // The guest tells what is free now and then, in blocks of 2 MiB and more. On a busy machine one burst in twenty leaves
+    // it with blocks that it tells of only when it frees memory again.
+    let mut given_back = false;
+    for _ in 0..BURSTS {
+        in_it("dd if=/dev/zero of=/burst/file bs=1M count=100 2>/dev/null");
+        let most = private();
+        assert!((before + 80..before + 150).contains(&most), "{most} after {before} MiB");
+        in_it("rm /burst/file");
+        let began = Instant::now();
+        while !given_back && began.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(100));
+            given_back = private() < before + 50;
+        }
+    }
+    assert!(given_back, "{} MiB after {before}", private());
     // What was given back is used again, and holds what is written into it.
-    in_it("yes hyper | head -c 50m > /burst/again");
+    in_it("yes hyper | head -c 16m > /burst/again");
     in_it(
-        "test $(yes hyper | head -c 50m | sha256sum | cut -c1-64) = $(sha256sum < /burst/again | cut -c1-64)",
+        "test $(yes hyper | head -c 16m | sha256sum | cut -c1-64) = $(sha256sum < /burst/again | cut -c1-64)",
     );
     engine.hyper(&["rm", "-f", &name]).run().ok();
     assert!(fs::read(&memory).unwrap() == whole, "the template was changed");

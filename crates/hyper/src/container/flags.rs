@@ -199,7 +199,7 @@ pub struct ContainerFlags {
     /// Log driver options
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
-    /// Restart policy to apply when a container exits: no, on-failure[:N], always, unless-stopped
+    /// Restart policy to apply when a container exits: no, on-failure, on-failure:N, always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<String>,
     /// Run in this pod, together with its other containers

@@ -103,6 +103,12 @@ fn boot(command_line: &[String], directory: &Path) -> Duration {
         let argument = |words: &mut Vec<String>, value: &String| words.extend([word.clone(), value.clone()]);
         match (word.as_str(), arguments.clone().next()) {
             ("-add-fd", Some(_)) => drop(arguments.next()),
+            // A tap of its own that leads nowhere and goes with it, instead of one that is inherited.
+            ("-netdev", Some(value)) if value.starts_with("tap,") => {
+                let (inherited, _) = value.split_once(",fd=").expect("it is inherited");
+                argument(&mut words, &format!("{inherited},script=no,downscript=no"));
+                arguments.next();
+            }
             ("-chardev", Some(value)) => {
                 let id =
                     ["qmp", "link", "console"].into_iter().find(|id| value.contains(&format!("id={id}")));

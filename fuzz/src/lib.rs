@@ -2,7 +2,7 @@
 //!
 //! A target is a test beside the parser it is for, named `fuzz_…`. It takes its time from `HYPER_FUZZ_SECONDS`; a plain
 //! `cargo test` gives it a moment only. `cargo xtask fuzz` runs all targets side by side. What is mutated is not the
-//! input itself but a list of [`Edit`]s to one of the good inputs, so that most of it stays well-formed and the parser
+//! input itself but a list of edits to one of the good inputs, so that most of it stays well-formed and the parser
 //! gets far; a failure is shrunk to few edits, and the input that they make is printed.
 
 use std::env;
